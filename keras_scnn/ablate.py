@@ -23,6 +23,7 @@ from keras_scnn.settings import (
     words_of,
 )
 from keras_scnn.storage.outputs import check_out
+from keras_scnn.storage.text import counted
 from keras_scnn.training.ablation import VARIANTS, ablate, table
 from keras_scnn.training.config import TrainConfig, recipe_names, recipe_path
 
@@ -79,7 +80,8 @@ def main(arguments: list[str] | None = None) -> None:
     check_out(folder)
     start_keras()
     measures = ablate(config, folder, seeds, variants)
-    print(f"mean of {len(seeds)} seeds [95 % interval over people] ± half of the seeds' spread")
+    count = counted(len(seeds), "seed")
+    print(f"mean of {count} [95 % interval over people] ± half of the seeds' spread")
     print(table(measures))
     print(f"written: {folder}/ablation.json, ablation.png")
 

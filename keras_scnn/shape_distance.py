@@ -6,6 +6,7 @@ import numpy as np
 
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.settings import check_above
+from keras_scnn.storage.text import counted
 
 MIN_VARIANCE_SHARE = 0.003  # added to the variance of each direction, as a share of the largest
 LEAST_VARIANCE = 1e-12  # mm²; if all photos get the same shape, the variance is zero
@@ -60,7 +61,9 @@ def within_person_covariance(coordinates: np.ndarray, person: np.ndarray) -> np.
     people, number = np.unique(person, return_inverse=True)
     degrees_of_freedom = len(number) - len(people)
     if not degrees_of_freedom:
-        raise ValueError(f"{len(people)} people with one photo each; one person needs two photos")
+        raise ValueError(
+            f"{counted(len(people), 'person')} with one photo each; one person needs two photos"
+        )
     coordinates = np.asarray(coordinates, np.float64)
     means = np.zeros((len(people), coordinates.shape[1]))
     np.add.at(means, number, coordinates)

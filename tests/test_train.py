@@ -338,8 +338,8 @@ def test_too_few_held_out_people_are_reported(tmp_path, capsys):
     ("kind", "options", "why"),
     [
         (PairMode, {}, "1 person; pairs of two people need 2"),
-        (GroupMode, {"batches": "groups"}, "1 people have 2 photos or more"),
-        (GroupMode, {"batches": "groups", "group_people": 0}, "1 people have 1 photos or more"),
+        (GroupMode, {"batches": "groups"}, "1 person with 2 photos or more"),
+        (GroupMode, {"batches": "groups", "group_people": 0}, "1 person with 1 photo or more"),
     ],
 )
 def test_messages_for_too_few_people_say_which(kind, options, why, part, is_validation, who):

@@ -28,7 +28,7 @@ from keras_scnn.settings import whole
 from keras_scnn.storage import atomic_path, read_npz, write_npz
 from keras_scnn.storage.guard import FileError, reading
 from keras_scnn.storage.remote import RemotePath, local_path
-from keras_scnn.storage.text import json_text, read_json
+from keras_scnn.storage.text import counted, json_text, read_json
 
 FORMAT, VERSION = "keras_scnn.face_records", 2
 IMAGES, LABELS, SHARD, MANIFEST = "images.npy", "labels.npz", "{:05d}", "manifest.json"
@@ -177,7 +177,9 @@ def split_people(
     """
     held_out, people = whole("held_out", held_out, 0), np.unique(identity)
     if held_out >= len(people):
-        raise ValueError(f"held_out is {held_out}, but the data has only {len(people)} people")
+        raise ValueError(
+            f"held_out is {held_out}, but the data has only {counted(len(people), 'person')}"
+        )
     groups = _with_mirror_images(identity, mirror)
     drawn = list(dict.fromkeys(groups[person] for person in people))
     if len(drawn) < len(people):

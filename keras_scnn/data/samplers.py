@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_scnn.settings import check_share, whole
+from keras_scnn.storage.text import counted
 
 NO_PHOTOS = np.empty(0, np.int64)
 
@@ -237,7 +238,7 @@ class PairSampler:
         if p_same > 0 and not self._has_pairs.any():
             raise ValueError("identity: nobody has two photos; pairs of one person need them")
         if p_same < 1 and not self._has_others.any():
-            there = f"{len(self._all)} {'person' if len(self._all) == 1 else 'people'}"
+            there = counted(len(self._all), "person")
             raise ValueError(f"identity: {there}; pairs of two people need {least.min()}")
         self._p_same, self._seed = p_same, whole("seed", seed, 0)
 
@@ -316,8 +317,9 @@ class GroupSampler:
         self._choices = several[~(np.isin(twin, several) & (twin < several))]
         if len(self._choices) < people:
             raise ValueError(
-                f"identity: {len(self._choices)} people have {self._least} photos or more "
-                f"(mirrored ones not counted); a batch needs {people}"
+                f"identity: {counted(len(self._choices), 'person')} with "
+                f"{counted(self._least, 'photo')} or more (mirrored ones not counted); a batch "
+                f"needs {people}"
             )
         self._people, self._photos, self._seed = people, photos, seed
         self._chance = self._chances(emphasis)

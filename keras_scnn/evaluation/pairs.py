@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from keras_scnn.settings import whole
+from keras_scnn.storage.text import counted
 
 MAX_PER_PERSON = 100
 MAX_PER_KIND = 10000
@@ -98,7 +99,7 @@ def _photos_of_people(identity: np.ndarray) -> list[np.ndarray]:
     several = sum(len(part) > 1 for part in photos)
     if len(photos) < 2 or not several:
         raise ValueError(
-            f"{len(photos)} people, {several} of them with two photos or more; "
+            f"{counted(len(photos), 'person')}, {several} of them with two photos or more; "
             "verification needs two people, and one with two photos"
         )
     return photos

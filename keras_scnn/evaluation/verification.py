@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.integrate import trapezoid
 
+from keras_scnn.storage.text import counted
+
 FOLDS = 10
 
 
@@ -129,8 +131,8 @@ def _split(same: np.ndarray, folds: int, seed: int) -> np.ndarray:
     folds = min(folds, int(same.sum()), int((~same).sum()))
     if folds < 2:
         raise ValueError(
-            f"verification needs 2 folds and 2 pairs of each kind; there are {same.sum()} pairs of "
-            f"one person and {(~same).sum()} of two"
+            f"verification needs 2 folds and 2 pairs of each kind; given are "
+            f"{counted(int(same.sum()), 'pair')} of one person and {(~same).sum()} of two"
         )
     rng = np.random.default_rng(seed)
     fold = np.empty(len(same), int)

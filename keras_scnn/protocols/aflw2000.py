@@ -38,6 +38,7 @@ from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.photos.cropping import FaceBox, box_from_landmarks, crop_face
 from keras_scnn.photos.files import beside
 from keras_scnn.protocols.yardsticks import bootstrap_note
+from keras_scnn.storage.text import counted
 
 CONVENTION_NOTES = {
     "exact": "crop pixels mapped to the photo by pixel centers (convention 'exact')",
@@ -233,7 +234,8 @@ def _notes(faces, convention: str, resamples: int, annotation, ready: bool) -> t
     crops = "crops of protocol.csv" if has_boxes else "standard crops around the annotation"
     crops = "the benchmark's own crops" if ready else crops
     notes = [
-        f"AFLW2000-3D: {len(faces)} faces, 68 landmarks, % of the root of the landmark box's area",
+        f"AFLW2000-3D: {counted(len(faces), 'face')}, 68 landmarks, % of the root of the landmark "
+        "box's area",
         f"{crops}; {CONVENTION_NOTES[convention]}",
         "3D errors: mean depths aligned; pose in the .mat files' Euler order",
     ]
@@ -295,7 +297,9 @@ def read_photos(
         except (OSError, ValueError) as error:
             left_out.append(f"{face.name}: {error}")
     if not kept:
-        raise ValueError(f"none of {len(rows)} photos can be read; the first: {left_out[0]}")
+        raise ValueError(
+            f"none of {counted(len(rows), 'photo')} can be read; the first: {left_out[0]}"
+        )
     boxes = np.array([_box_of(face).as_array() for face in faces])
     return BenchmarkPhotos(faces, boxes, np.stack(images), np.array(kept), listed, tuple(left_out))
 

@@ -120,8 +120,9 @@ def _notes(kinds: np.ndarray, people: np.ndarray, reordered: int) -> list[str]:
     """What was measured: (n,) kinds and people; the number of photos with reordered lids."""
     counts = ", ".join(f"{(kinds == kind).sum()} {kind}" for kind in np.unique(kinds))
     notes = [
-        f"given points: {counts} photos of {len(np.unique(people))} people; mean distance of the "
-        "given points, % of the root of the area of the predicted 68 landmarks' box",
+        f"given points: {counts} photos of {counted(len(np.unique(people)), 'person')}; mean "
+        "distance of the given points, % of the root of the area of the predicted 68 landmarks' "
+        "box",
         "at the annotated sites: predicted landmarks moved to where the annotation marks them, by "
         f"one 3D offset per landmark, fitted to other people's photos in {FOLDS} folds of people",
         "coverage: photos in which a face was found; the others have no error",
@@ -163,7 +164,9 @@ def read_points(file: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
         )
     given = is_given.sum(axis=1)
     if (few := np.flatnonzero(given < MIN_POINTS)).size:
-        raise ValueError(f"{path}: {names[few[0]]} has {given[few[0]]} points; {MIN_POINTS} needed")
+        raise ValueError(
+            f"{path}: {names[few[0]]} has {counted(given[few[0]], 'point')}; {MIN_POINTS} needed"
+        )
     return names, points
 
 

@@ -70,7 +70,7 @@ def evaluate_listed_pairs(
         rows = np.array([row_of[path] for path in each.photos.paths])
         of_photos = groups_of_photos(known, each.photos.paths)
         notes += [
-            f"{stem}: {name} is known for {(of != '').sum()} of {len(of)} photos"
+            f"{stem}: {name} is known for {(of != '').sum()} of {counted(len(of), 'photo')}"
             for name, of in of_photos.items()
         ]
         if small := small_groups(_pairs_of(each), of_photos):
@@ -168,7 +168,7 @@ def missing_pairs_as_errors(distance: np.ndarray, same: np.ndarray) -> np.ndarra
     """
     known = ~np.isnan(distance)
     if not known.any():
-        raise ValueError(f"in none of {len(distance)} pairs do both photos show a face")
+        raise ValueError(f"in none of {counted(len(distance), 'pair')} do both photos show a face")
     wrong = np.where(same, distance[known].max() + 1, distance[known].min() - 1)
     return np.where(known, distance, wrong)
 

@@ -22,7 +22,7 @@ from keras_scnn.photos.files import is_photo
 from keras_scnn.protocols.photo_predictions import PhotoPredictions, PhotoPredictor
 from keras_scnn.protocols.yardsticks import Yardstick, bootstrap_note
 from keras_scnn.storage.guard import reading
-from keras_scnn.storage.text import utf8_text
+from keras_scnn.storage.text import counted, utf8_text
 
 SHUT = 0.08  # opening up to which an eye counts as shut
 OPEN_MOUTH = 0.3  # opening of the inner lips from which a mouth counts as open
@@ -111,11 +111,13 @@ def _shut(
     shut = np.array([is_listed[photo.name] for photo in labeled])
     if shut.all():
         raise ValueError(
-            f"{shut_file} names all {len(shut)} photos that can be read; some with open eyes are "
-            "needed"
+            f"{shut_file} names all {counted(len(shut), 'photo')} that can be read; some with open "
+            "eyes are needed"
         )
     if not shut.any():
-        raise ValueError(f"{shut_file} names none of the {len(shut)} photos that can be read")
+        raise ValueError(
+            f"{shut_file} names none of the {counted(len(shut), 'photo')} that can be read"
+        )
     return shut
 
 
@@ -131,7 +133,8 @@ def _read_labels(source: PtsFolder, photos: list[str]) -> tuple[list[LabeledPhot
             damaged.append(str(error))
     if not labeled:
         raise ValueError(
-            f"none of {len(photos)} photos has readable landmarks; the first: {damaged[0]}"
+            f"none of {counted(len(photos), 'photo')} has readable landmarks; the first: "
+            f"{damaged[0]}"
         )
     return labeled, damaged
 
@@ -254,7 +257,7 @@ ROWS: tuple[Row, ...] = (
 
 def _notes(shut: np.ndarray, there: np.ndarray, resamples: int) -> tuple[str, ...]:
     return (
-        f"openings: {(shut & there).sum()} photos with shut eyes of {shut.sum()}, "
+        f"openings: {counted((shut & there).sum(), 'photo')} with shut eyes of {shut.sum()}, "
         f"{(~shut & there).sum()} others of {(~shut).sum()}; mean distance of upper and lower lid "
         "(inner lips) over the width, in the image, both eyes",
         "baseline: the best constant, whose error is listed, has slope 0 and AUC 0.5",

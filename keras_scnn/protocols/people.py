@@ -101,8 +101,8 @@ def _measured_pairs(listed: ListedPairs, faces: PhotoPredictions) -> tuple[Pairs
     same = person[listed.first] == person[listed.second]
     if min((same & there).sum(), (~same & there).sum()) < MIN_PAIRS:
         raise ValueError(
-            f"both photos can be measured for {(same & there).sum()} pairs of one person and "
-            f"{(~same & there).sum()} of two; {MIN_PAIRS} of each are needed"
+            f"both photos can be measured for {counted((same & there).sum(), 'pair')} of one "
+            f"person and {(~same & there).sum()} of two; {MIN_PAIRS} of each are needed"
             + "".join(f"; {reason}" for reason in faces.left_out[:1])
         )
     fold = None if listed.fold is None else listed.fold[there]

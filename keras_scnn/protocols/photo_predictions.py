@@ -29,6 +29,7 @@ from keras_scnn.reconstruction.reconstructor import Reconstructor, provenance
 from keras_scnn.storage import read_npz, write_npz
 from keras_scnn.storage.guard import is_of_content
 from keras_scnn.storage.shards import digest, file_digest
+from keras_scnn.storage.text import counted
 
 FORMAT, VERSION = "keras_scnn.photo_predictions", 2
 BATCH = 64
@@ -207,7 +208,8 @@ class PhotoPredictor:
         left_out = tuple(f"{path}: {row}" for path, row in named if isinstance(row, str))
         kept = [i for i, row in enumerate(rows) if not isinstance(row, str)]
         if not kept:
-            raise ValueError(f"none of {len(paths)} photos shows a face; the first: {left_out[0]}")
+            photos = counted(len(paths), "photo")
+            raise ValueError(f"none of {photos} shows a face; the first: {left_out[0]}")
         table, layout = np.stack([rows[i] for i in kept]), self.preset.layout
         parameters = FaceParameters.from_vector(table[:, : layout.size], layout)
         features = table[:, layout.size :] if self.preset.feature_size else None

@@ -40,6 +40,7 @@ from keras_scnn.protocols.identity import (
     identity_results,
 )
 from keras_scnn.protocols.yardsticks import bootstrap_note
+from keras_scnn.storage.text import counted
 
 VERIFICATION_PAIRS = 4000
 CHUNK = 256
@@ -223,8 +224,8 @@ def check_records(preset: Preset, records: FaceRecords) -> None:
 def _notes(records: FaceRecords, resamples: int) -> tuple[str, ...]:
     people = len(np.unique(records.identity))
     return (
-        f"face records: {len(records)} photos of {people} people, landmark errors in % of the "
-        "landmarks' box",
+        f"face records: {counted(len(records), 'photo')} of {counted(people, 'person')}, landmark "
+        "errors in % of the landmarks' box",
         f"{VERIFICATION_PAIRS} pairs drawn, half of one person, or all there are; 10 folds; "
         "shapes by the root mean square distance of the neutral vertices",
         *bootstrap_note(resamples),

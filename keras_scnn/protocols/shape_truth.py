@@ -123,7 +123,7 @@ def last_people(people: list[str], last: int | None) -> list[str]:
         ValueError: ``last`` is below 1, or above the number of people.
     """
     if last is not None and not 0 < last <= len(people):
-        raise ValueError(f"--last is {last}; there are {len(people)} people")
+        raise ValueError(f"--last is {last}; there are {counted(len(people), 'person')}")
     return people if last is None else people[-last:]
 
 
@@ -158,7 +158,9 @@ def fit_truth(folder: str | os.PathLike, last: int | None = None) -> ShapeTruth:
             names = np.array([photo.name for photo in photos])
             rows.append(_person(source.face_model, person, names, points, poses))
     if len(rows) < 2:
-        raise ValueError(f"{folder}: {len(rows)} people with {MIN_PHOTOS} good photos; 2 needed")
+        raise ValueError(
+            f"{folder}: {counted(len(rows), 'person')} with {MIN_PHOTOS} good photos; 2 needed"
+        )
     stacked = {key: np.concatenate([row[key] for row in rows]) for key in rows[0]}
     model = _model_arrays(source.face_model)
     return ShapeTruth(**stacked, **model, left_out=np.array(left_out, np.str_))

@@ -31,6 +31,7 @@ from keras_scnn.parameters import FaceParameters
 from keras_scnn.reconstruction.faces import Reconstruction, features_of
 from keras_scnn.settings import typed
 from keras_scnn.shape_distance import shape_coordinates
+from keras_scnn.storage.text import counted
 from keras_scnn.texturing.texture import PosedPhoto, person_texture, texture_size, vertex_colors
 
 ROUNDS = 20
@@ -166,8 +167,8 @@ class Person:
         photos = check_photos(photos)
         if len(photos) != len(self.faces):
             raise ValueError(
-                f"{len(photos)} photos for a person made from {len(self.faces)}; give the same "
-                "ones again"
+                f"{counted(len(photos), 'photo')} for a person made from {len(self.faces)}; give "
+                "the same ones again"
             )
         best_first = np.argsort(-self.weights, kind="stable")
         used = [(i, face) for i in best_first if (face := self.faces[i]) is not None]
@@ -219,7 +220,7 @@ def reconstruct_person(
     by_position, left_out = _reconstructed(photos, reconstruct)
     if not by_position:
         first = f"the first: {left_out[0]}" if left_out else "no photo was given"
-        raise ValueError(f"none of {len(photos)} photos shows a face; {first}")
+        raise ValueError(f"none of {counted(len(photos), 'photo')} shows a face; {first}")
     faces = list(by_position.values())
     weights, reasons = person_weights(faces)
     identity = weights @ np.stack([face.parameters.identity for face in faces])

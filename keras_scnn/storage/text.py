@@ -88,8 +88,10 @@ def read_plain_yaml(path: str | os.PathLike, what: str = "a YAML file") -> Any:
 
 
 def counted(number: int, noun: str) -> str:
-    """'1 photo' or '3 photos': a number and a noun whose plural ends in -s."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    """'1 photo', '3 photos', '1 person' or '2 people': a number and a regular noun, or 'person'."""
+    if number == 1:
+        return f"{number} {noun}"
+    return f"{number} people" if noun == "person" else f"{number} {noun}s"
 
 
 def utf8_text(path: str | os.PathLike) -> str:

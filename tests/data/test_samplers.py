@@ -230,8 +230,8 @@ def test_a_person_and_its_mirror_image_are_drawn_equally_often():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (dict(identity=MIXED, people=30), "25 people have 2 photos"),
-        (dict(identity=TWINS, people=6, mirror=TWINS ^ 1), "5 people have 2 photos"),
+        (dict(identity=MIXED, people=30), "25 people with 2 photos"),
+        (dict(identity=TWINS, people=6, mirror=TWINS ^ 1), "5 people with 2 photos"),
         (dict(identity=MIXED, photos=0), "photos is 0; it must be 1 or more"),
     ],
 )

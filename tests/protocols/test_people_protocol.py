@@ -176,7 +176,7 @@ def test_too_little_to_measure_is_an_error(preset, folder, pairs_file):
     with pytest.raises(ValueError, match="none of 48 photos shows.*p00_0001.png: no face"):
         evaluate_people(measuring(preset, blind), folder)
     (folder.parent / "few.txt").write_text("1 1\np00 1 2\np00 1 p01 1\n")
-    with pytest.raises(ValueError, match="1 pairs of one person and 1 of two"):
+    with pytest.raises(ValueError, match="1 pair of one person and 1 of two"):
         evaluate_pairs(measuring(preset), folder.parent / "few.txt", folder)
 
 

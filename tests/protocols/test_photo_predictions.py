@@ -53,7 +53,7 @@ def test_a_photo_without_a_face_or_that_cannot_be_read_is_left_out(predictor, pa
     assert result.position.tolist() == [0, -1, 1, 2, -1, 3]
     assert result.coverage_percent == pytest.approx(100 * 4 / 6)
     assert [str(paths[1]) in result.left_out[0], str(paths[4]) in result.left_out[1]] == [True] * 2
-    with pytest.raises(ValueError, match="none of 1 photos shows a face"):
+    with pytest.raises(ValueError, match="none of 1 photo shows a face"):
         predictor([paths[1]])
     with pytest.raises(FileNotFoundError, match=r"no.png: no such photo"):
         predictor([paths[0].with_name("no.png")])

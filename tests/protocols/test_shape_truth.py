@@ -318,7 +318,7 @@ def test_the_last_people_are_chosen(source, tmp_path):
         with pytest.raises(ValueError, match=f"--last is {last}; there are 2 people"):
             last_people(["a", "b"], last)
     assert set(fit_truth(tmp_path / "people", 3).person) == {"p2", "p3"}
-    with pytest.raises(ValueError, match="1 people with 5 good photos"):
+    with pytest.raises(ValueError, match="1 person with 5 good photos"):
         fit_truth(tmp_path / "people", 2)
 
 

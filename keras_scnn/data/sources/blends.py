@@ -21,6 +21,7 @@ from keras_scnn.geometry.rotations import euler_from_rotation
 from keras_scnn.geometry.similarities import Array
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import FaceParameters, ParameterLayout
+from keras_scnn.storage.text import counted
 
 MAX_DEGREES = 60.0  # of yaw and of roll: beyond, the landmarks fold over
 EULER_WEIGHTS = (1.0, 1.0, 0.5)  # weights of pitch, yaw and roll in the distance of poses
@@ -73,8 +74,9 @@ class BlendedFaces(PhotoSource):
         self._chosen = np.flatnonzero(may)
         if len(np.unique(records.identity[self._chosen])) < 2:
             raise ValueError(
-                f"{len(people)} people, {held_out} of them held out: fewer than two are left with "
-                f"a face turned by less than {MAX_DEGREES:g} degrees; a blend takes two"
+                f"{counted(len(people), 'person')}, {held_out} of them held out: fewer than two "
+                f"are left with a face turned by less than {MAX_DEGREES:g} degrees; a blend takes "
+                "two"
             )
 
     def names(self) -> list[str]:

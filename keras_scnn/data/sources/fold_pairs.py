@@ -22,7 +22,7 @@ from scipy.sparse.csgraph import connected_components
 from keras_scnn.data.sources.photo_lists import ListedPairs, PhotoList
 from keras_scnn.storage.guard import reading
 from keras_scnn.storage.outputs import real_path
-from keras_scnn.storage.text import utf8_text
+from keras_scnn.storage.text import counted, utf8_text
 
 COLUMNS = ("first", "second", "same", "fold")
 EXPECTED = "expected a CSV file with the columns first,second,same,fold"
@@ -115,10 +115,9 @@ def _check(file: Path, names, person, first, second, same) -> None:
             "by their folder or by other pairs"
         )
     if len(np.unique(same)) < 2:
-        kind = "one person" if same[0] else "two people"
         raise ValueError(
-            f"{file}: all {len(same)} pairs are of {kind}; pairs with same 1 and with same 0 are "
-            "needed"
+            f"{file}: {counted(len(same), 'pair')}, all with same {same[0]}; pairs with same 1 and "
+            "with same 0 are needed"
         )
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_scnn.storage.guard import reading
-from keras_scnn.storage.text import utf8_text
+from keras_scnn.storage.text import counted, utf8_text
 
 PERSON = "person"
 EXPECTED = "expected a CSV file with the column person and a column for each attribute"
@@ -46,7 +46,7 @@ def read_groups(file: str | os.PathLike) -> dict[str, dict[str, str]]:
     people: dict[str, list[str]] = {}
     for number, row in rows:
         if len(row) != len(columns):
-            what = f"{len(row)} cells for {len(columns)} columns"
+            what = f"{counted(len(row), 'cell')} for {len(columns)} columns"
         elif not (person := row[columns.index(PERSON)].strip("/")):
             what = "no person"
         elif person in people:

@@ -17,7 +17,7 @@ import numpy as np
 
 from keras_scnn.photos.files import PHOTO_SUFFIXES, find_photos, people_of
 from keras_scnn.storage.guard import reading
-from keras_scnn.storage.text import utf8_text
+from keras_scnn.storage.text import counted, utf8_text
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,8 +69,8 @@ def people_photos(folder: str | os.PathLike) -> PhotoList:
     people, passed_over = people_of(find_photos(folder))
     if len(people) < 2:
         raise ValueError(
-            f"{folder}: {len(people)} sub-folders with photos; a people folder has one for each "
-            f"person, two or more, with {', '.join(PHOTO_SUFFIXES)} files"
+            f"{folder}: {counted(len(people), 'sub-folder')} with photos; a people folder has one "
+            f"for each person, two or more, with {', '.join(PHOTO_SUFFIXES)} files"
         )
     person = np.repeat(np.arange(len(people)), [len(photos) for photos in people.values()])
     paths = tuple(folder / name for photos in people.values() for name in photos)
@@ -125,8 +125,8 @@ def _parse(file: Path) -> tuple[int, list[tuple[tuple[str, int], tuple[str, int]
     pairs = [_pair(file, number, words) for number, words in lines[1:]]
     if folds < 1 or not pairs or len(pairs) != 2 * folds * each:
         raise ValueError(
-            f"{file}: {len(pairs)} pairs; its header says {folds} folds of {each} pairs of one "
-            f"person and {each} of two: {2 * folds * each}"
+            f"{file}: {counted(len(pairs), 'pair')}; its header says {counted(folds, 'fold')} of "
+            f"{counted(each, 'pair')} of one person and {each} of two: {2 * folds * each}"
         )
     _check_kinds(file, folds, each, pairs)
     return folds, pairs
@@ -137,7 +137,7 @@ def _check_kinds(file: Path, folds: int, each: int, pairs: list) -> None:
     same = np.array([first[0] == second[0] for first, second in pairs]).reshape(folds, -1)
     for fold in np.flatnonzero(same.sum(axis=1) != each)[:1]:
         raise ValueError(
-            f"{file}: fold {fold + 1} has {same[fold].sum()} pairs of one person and "
+            f"{file}: fold {fold + 1} has {counted(same[fold].sum(), 'pair')} of one person and "
             f"{(~same[fold]).sum()} of two; its header says {each} of each, in every fold"
         )
 

@@ -17,6 +17,7 @@ from keras_scnn.geometry.landmarks68 import JAW
 from keras_scnn.photos.files import PHOTO_SUFFIXES, beside, either_case, find_photos, is_photo
 from keras_scnn.storage import atomic_path
 from keras_scnn.storage.guard import existing_file, reading
+from keras_scnn.storage.text import counted
 
 LAYOUT = re.compile(r"\s*version:\s*1\s+n_points:\s*(\d+)\s*\{([^{}]*)\}\s*")
 # Hand-made jaw points follow the visible contour, which on a turned head is not the jaw.
@@ -101,7 +102,7 @@ class PtsFolder(PhotoSource):
         file = beside(image, ".pts")
         points = read_pts(file)
         if len(points) != 68:
-            raise ValueError(f"{file}: {len(points)} points; expected 68")
+            raise ValueError(f"{file}: {counted(len(points), 'point')}; expected 68")
         weight = np.ones(68)
         weight[JAW] = self.jaw_weight
         landmarks = np.column_stack([points, np.full(68, np.nan)])

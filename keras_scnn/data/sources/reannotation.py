@@ -13,6 +13,7 @@ from keras_scnn.data.sources.pts import read_pts
 from keras_scnn.photos.files import beside
 from keras_scnn.storage.arrays import read_npy
 from keras_scnn.storage.matlab import read_mat_arrays
+from keras_scnn.storage.text import counted
 
 MICROMETERS_PER_MM = 1000.0
 
@@ -67,7 +68,7 @@ def _read_face(folder: Path, name: str) -> np.ndarray:
     if pts.is_file():
         points = read_pts(pts) + 1  # the coordinates in the file
         if len(points) != 68:
-            raise ValueError(f"{pts}: {len(points)} points; expected 68")
+            raise ValueError(f"{pts}: {counted(len(points), 'point')}; expected 68")
         return points
     if mat.is_file():
         arrays = read_mat_arrays(mat).values()

@@ -24,6 +24,7 @@ from keras_scnn.geometry.similarities import move_landmarks, move_parameters
 from keras_scnn.models.recognizers.dlib import Recognizer
 from keras_scnn.morphable_model import MorphableModel, mirror_matrices
 from keras_scnn.parameters import POSE_SIZE, ParameterLayout, ParameterSpace
+from keras_scnn.storage.text import counted
 from keras_scnn.training.config import TrainConfig
 from keras_scnn.training.groups import emphasis
 from keras_scnn.training.matching.batches import (
@@ -114,8 +115,9 @@ class Supply:
         rows = [own for own in rows if self._seen[own].any()]
         if len(rows) < max(self.plan.people, 2):
             raise ValueError(
-                f"group_people is {self.plan.people}: only {len(rows)} people have group_photos "
-                f"({self.plan.photos}) or more photos; {max(self.plan.people, 2)} are needed"
+                f"group_people is {self.plan.people}: only {counted(len(rows), 'person')} with "
+                f"group_photos ({self.plan.photos}) or more photos; {max(self.plan.people, 2)} are "
+                "needed"
             )
         table = np.zeros((len(rows), max(map(len, rows))), np.int32)
         for line, own in zip(table, rows, strict=True):

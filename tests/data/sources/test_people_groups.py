@@ -29,7 +29,7 @@ def test_groups_are_read_by_the_folder_of_a_person(tmp_path):
         ("person,sex,sex\na,man,man\n", "the columns are person, sex, sex"),
         ("person,sex\n\na,man\n\na,man\n", "line 5: a is listed twice"),
         ("person,sex\n,man\n", "line 2: no person"),
-        ("person,sex\na\n", "line 2: 1 cells for 2 columns"),
+        ("person,sex\na\n", "line 2: 1 cell for 2 columns"),
         ("person,age\n" + "".join(f"p{i},{i}\n" for i in range(21)), "age has 21 groups; 20"),
     ],
 )

@@ -60,10 +60,10 @@ def test_a_header_of_one_number_means_one_fold(folder):
     [
         ("", "header such as '10 300'"),
         ("Ann 1 2\n", "header such as"),
-        ("2 1\nAnn 1 2\n", "1 pairs; its header says 2 folds"),
+        ("2 1\nAnn 1 2\n", "1 pair; its header says 2 folds"),
         ("1 1\nAnn 1 2\nAnn one Bob 1\n", "line 3: 'Ann one Bob 1'"),
         ("1 1\nAnn 1 2\nAnn 1\n", "line 3"),
-        ("0 5\nAnn 1 2\n", "1 pairs"),
+        ("0 5\nAnn 1 2\n", "1 pair"),
         ("1\nAnn 1 1\nAnn 1 Bob 1\n", "line 2: 'Ann 1 1'.* two photos"),  # always one person
         ("1\nAnn 1 -2\nAnn 1 Bob 1\n", "line 2: 'Ann 1 -2'"),
         # A photo of Ann stands for somebody else's: both pairs are of one person.
