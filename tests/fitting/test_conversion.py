@@ -108,6 +108,22 @@ def test_a_target_may_have_no_identity_or_no_expression(open_face, sizes):
     assert 0.1 < residual < 10
 
 
+def test_the_unit_of_a_target_that_cannot_have_the_face_does_not_matter(open_face):
+    """The ridge is in the target's unit, so that meters give the coefficients of millimeters."""
+    face, few = a_face(open_face), open_face.truncated(8, 4)
+    in_meters = few.replace(
+        name="meters", mean=few.mean / 1000, landmark_offsets=few.landmark_offsets / 1000,
+        identity_basis=few.identity_basis / 1000, expression_basis=few.expression_basis / 1000,
+    )  # fmt: skip
+    (ours, residual), (same, again) = (
+        convert_parameters(open_face, target, face) for target in (few, in_meters)
+    )
+    assert residual > 0.5  # mm
+    assert again == pytest.approx(residual, rel=1e-4)
+    np.testing.assert_allclose(same.identity, ours.identity, atol=1e-3)
+    np.testing.assert_allclose(same.expression, ours.expression, atol=1e-3)
+
+
 def test_faces_come_in_any_batch(open_face):
     source = open_face.truncated(8, 4)
     faces = a_face(source, lead=(2, 3))
