@@ -233,6 +233,14 @@ def test_presets_of_the_package_are_for_the_embedded_face_model(name, open_face)
     assert read_preset(name).face_model.digest == open_face.digest
 
 
+@pytest.mark.parametrize("name", ["mobile", "accurate", "identity"])
+def test_the_photos_of_a_calibration_are_those_that_the_card_names(name):
+    """``compare`` prints the name, which says to whom the probabilities apply."""
+    data = read_preset(name).metadata["verification"]["data"]
+    card = (preset_folder(name) / "CARD.md").read_text(encoding="utf8")
+    assert re.search(rf"probabilities of `compare`.*\b{data}\b", card, re.DOTALL)
+
+
 def lora(branch):
     branch.get_layer("parameters").enable_lora(2)
 
