@@ -58,7 +58,10 @@ def evaluate_people(
     photos = people_photos(folder)
     faces = predictor(photos.paths)
     person = photos.person[faces.kept]
-    pairs = distinct_pairs(person)
+    try:
+        pairs = distinct_pairs(person)
+    except ValueError as error:
+        raise ValueError(f"{error}{_first_reason(faces)}") from error
     how = f"{len(pairs.same)} pairs, half of one person, at most 100 of each; 10 random folds"
     results = _results(predictor, faces, person, pairs, True, how, resamples, seed)
     return dataclasses.replace(results, passed_over=photos.passed_over)
@@ -103,10 +106,15 @@ def _measured_pairs(listed: ListedPairs, faces: PhotoPredictions) -> tuple[Pairs
         raise ValueError(
             f"both photos can be measured for {counted((same & there).sum(), 'pair')} of one "
             f"person and {(~same & there).sum()} of two; {MIN_PAIRS} of each are needed"
-            + "".join(f"; {reason}" for reason in faces.left_out[:1])
+            + _first_reason(faces)
         )
     fold = None if listed.fold is None else listed.fold[there]
     return Pairs(first[there], second[there], same[there], fold), int((~there).sum())
+
+
+def _first_reason(faces: PhotoPredictions) -> str:
+    """Why the first of the photos left out has no face, to end a message with; '' for none."""
+    return "".join(f"; left out: {reason}" for reason in faces.left_out[:1])
 
 
 def _results(

@@ -169,12 +169,20 @@ def test_photos_that_cannot_be_measured_are_listed_and_the_rest_is_measured(
     assert "p02_0002.png: no face found" in reasons
 
 
-def test_too_little_to_measure_is_an_error(preset, folder, pairs_file):
+def test_too_little_to_measure_is_an_error(preset, folder):
     def blind(image):
         raise ValueError("no face found")
 
     with pytest.raises(ValueError, match="none of 48 photos shows.*p00_0001.png: no face"):
         evaluate_people(measuring(preset, blind), folder)
+    for photo in [p for p in folder.rglob("*.png") if p.parent.name != "p11"]:
+        photo.write_bytes(b"no photo")
+    message = "^1 person, 1 of them with two photos .*; left out: .*p00_0001.png: not a readable"
+    with pytest.raises(ValueError, match=message):  # else one would look for the other 11 people
+        evaluate_people(measuring(preset), folder)
+
+
+def test_too_few_listed_pairs_are_an_error(preset, folder):
     (folder.parent / "few.txt").write_text("1 1\np00 1 2\np00 1 p01 1\n")
     with pytest.raises(ValueError, match="1 pair of one person and 1 of two"):
         evaluate_pairs(measuring(preset), folder.parent / "few.txt", folder)
