@@ -190,6 +190,12 @@ def test_parameters_that_do_not_fit_the_source_are_refused(open_face, change, me
         convert_parameters(open_face, open_face, FaceParameters(**fields))
 
 
+@pytest.mark.parametrize("with_scale", ["no", 0, None])
+def test_with_scale_is_true_or_false(open_face, with_scale):
+    with pytest.raises(ValueError, match="with_scale"):  # 'no' would count as True
+        convert_parameters(open_face, open_face, a_face(open_face), with_scale=with_scale)
+
+
 def test_a_correspondence_of_other_models_is_refused(open_face, tiny_face_model):
     own = make_correspondence(open_face, open_face)
     with pytest.raises(ValueError, match="'tiny' has 70: it was made for other models"):
