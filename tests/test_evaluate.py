@@ -213,6 +213,12 @@ def test_the_benchmarks_own_crops_are_taken_as_they_are(preset, photos, tmp_path
     assert "two.jpg is 40 x 40 px; 32 px are needed" in read_photos(photos, SIZE, crops).left_out[0]
     with pytest.raises(FileNotFoundError, match="nowhere: no such folder"):
         read_photos(photos, SIZE, tmp_path / "nowhere")
+    table = (photos / "protocol.csv").read_text()
+    cv2.imwrite(str(crops / "two.jpg"), np.zeros((SIZE, SIZE, 3), np.uint8))
+    (photos / "protocol.csv").write_text(table.replace("two,25,40,30,136", "two,25,40,30,40"))
+    result = read_photos(photos, SIZE, crops)  # a box without width leaves out its own face only
+    assert [face.name for face in result.faces] == ["one"]
+    assert result.left_out[0].startswith("two: a face box needs finite edges")
     (photos / "protocol.csv").unlink()
     with pytest.raises(ValueError, match=r"need protocol.csv"):
         read_photos(photos, SIZE, crops)

@@ -285,28 +285,32 @@ def read_photos(
     if crops is not None and not Path(crops).is_dir():
         raise FileNotFoundError(f"{crops}: no such folder; expected the benchmark's NAME.jpg")
     rows, listed = read_good_faces(folder)
-    kept, faces, images, left_out = [], [], [], []
+    kept, faces, boxes, images, left_out = [], [], [], [], []
     for i, face in enumerate(tqdm(rows, desc="reading photos", leave=False, delay=1)):
         if isinstance(face, str):
             left_out.append(face)
             continue
         try:
-            images.append(_crop(face, size) if crops is None else _ready_crop(face, size, crops))
+            box = _box_of(face)
+            images.append(
+                _crop(face, box, size) if crops is None else _ready_crop(face, size, crops)
+            )
             kept.append(i)
             faces.append(face)
+            boxes.append(box.as_array())
         except (OSError, ValueError) as error:
             left_out.append(f"{face.name}: {error}")
     if not kept:
         raise ValueError(
             f"none of {counted(len(rows), 'photo')} can be read; the first: {left_out[0]}"
         )
-    boxes = np.array([_box_of(face).as_array() for face in faces])
-    return BenchmarkPhotos(faces, boxes, np.stack(images), np.array(kept), listed, tuple(left_out))
+    stacked = np.array(boxes), np.stack(images), np.array(kept)
+    return BenchmarkPhotos(faces, *stacked, listed, tuple(left_out))
 
 
-def _crop(face: AnnotatedFace, size: int) -> np.ndarray:
+def _crop(face: AnnotatedFace, box: FaceBox, size: int) -> np.ndarray:
     """The face in its box, (S, S, 3) uint8 RGB; boxes off square are stretched, as is customary."""
-    image, box = face.read_image(), _box_of(face)
+    image = face.read_image()
     if abs(box.width / box.height - 1) <= SQUARE_TOLERANCE:
         return crop_face(image, box, size).image
     stretch = box.width / box.height
