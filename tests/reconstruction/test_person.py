@@ -242,6 +242,17 @@ def test_pose_and_expression_follow_the_landmarks(open_face, rng):
     assert (after.parameters.expression <= high).all()
 
 
+@pytest.mark.parametrize("stretch", [0.95, 1.05])
+def test_a_camera_that_fits_better_than_any_scaled_rotation_is_kept(open_face, rng, stretch):
+    """As networks predict them, a little wider or narrower than high."""
+    face = face_of(open_face, rng.normal(0, 1, open_face.n_identity), yaw=20)
+    pose = face.parameters.pose * np.array([[stretch], [1], [1]])
+    face = dataclasses.replace(face, parameters=dataclasses.replace(face.parameters, pose=pose))
+    kept = with_identity(face, face.parameters.identity).parameters
+    np.testing.assert_array_equal(kept.pose, pose)
+    np.testing.assert_array_equal(kept.expression, face.parameters.expression)
+
+
 def test_a_fused_person_has_one_face_in_all_photos(tiny_face_model, rng, tmp_path):
     known = {}
     for i in range(6):
