@@ -264,6 +264,15 @@ def test_a_damaged_annotation_is_listed_too(preset, photos, tmp_path):
     assert "one.mat" in result.left_out[0]
 
 
+def test_landmarks_that_span_no_area_are_listed_too(preset, photos):
+    arrays = scipy.io.loadmat(photos / "one.mat")
+    line = {"pt3d_68": arrays["pt3d_68"] * [[1], [0], [1]], "Pose_Para": arrays["Pose_Para"]}
+    scipy.io.savemat(photos / "one.mat", line)
+    result = evaluate_aflw2000(preset, photos, resamples=0)
+    assert result.landmarks.bins_count == (1, 0, 0)
+    assert result.left_out == ("one: the points of an annotated face span no area",)
+
+
 IDENTITY_DEVIATION, EXPRESSION_DEVIATION = 2.0, 0.5
 
 

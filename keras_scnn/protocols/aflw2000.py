@@ -29,6 +29,7 @@ from keras_scnn.evaluation import (
     with_intervals,
 )
 from keras_scnn.evaluation.bootstrap import RESAMPLES, weighted_mean
+from keras_scnn.evaluation.nme import box_side
 from keras_scnn.geometry.camera import project
 from keras_scnn.geometry.crops import SQUARE_TOLERANCE
 from keras_scnn.io import read_image
@@ -291,6 +292,7 @@ def read_photos(
             left_out.append(face)
             continue
         try:
+            box_side(face.landmarks[None])  # raises an error if they span no area
             box = _box_of(face)
             images.append(
                 _crop(face, box, size) if crops is None else _ready_crop(face, size, crops)
