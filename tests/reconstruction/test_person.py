@@ -216,6 +216,21 @@ def test_two_strangers_among_five_are_found(tiny_face_model, rng):
     assert weights[[1, 4]].tolist() == [0, 0]
 
 
+def test_of_five_photos_four_are_not_left_out(tiny_face_model, rng):
+    """Two look like somebody else by their shapes, and two more by their features: who is it?"""
+    shapes, features = rng.normal(0, 0.1, (5, 6)), np.eye(10)[0] + rng.normal(0, 0.1, (5, 10))
+    shapes[3, 0] += 6
+    shapes[4, 3] -= 6
+    features[:2] = np.eye(10)[1:3]
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    by_shape = [face_of(tiny_face_model, one) for one in shapes]
+    by_feature = [face_of(tiny_face_model, shapes[0], features=one) for one in features]
+    assert [list(person_weights(faces)[1]) for faces in (by_shape, by_feature)] == [[3, 4], [0, 1]]
+    pairs = zip(by_shape, features, strict=True)
+    weights, reasons = person_weights([dataclasses.replace(a, features=b) for a, b in pairs])
+    assert reasons == {} and (weights > 0).all()
+
+
 def test_the_same_identity_changes_nothing(open_face, rng):
     face = face_of(open_face, rng.normal(0, 1, open_face.n_identity), yaw=20)
     again = with_identity(face, face.parameters.identity)
