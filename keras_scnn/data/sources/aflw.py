@@ -111,7 +111,8 @@ def read_labels(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is damaged, or an array is missing or has another shape or type.
+        ValueError: it is damaged, an array is missing or has another shape or type, or a photo is
+            listed twice.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; give the folder of the photos")
@@ -124,6 +125,9 @@ def read_labels(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.
         if (labels[key].dtype.kind == "U") != (key == "name"):
             kind = "text" if key == "name" else "numbers"
             raise ValueError(f"{path}: {key} has the dtype {labels[key].dtype}; expected {kind}")
+    names, times = np.unique(labels["name"], return_counts=True)
+    if (times > 1).any():
+        raise ValueError(f"{path}: {names[times.argmax()]} is listed {times.max()} times")
     return labels
 
 
@@ -137,6 +141,9 @@ def _hand_weight(labels: dict[str, np.ndarray]) -> np.ndarray:
     """(N, 68) reliability of the hand-made points: 1 visible, 0.5 estimated, 0 missing."""
     weight = np.array([0.0, 0.5, 1.0])[labels["visibility68"]]
     weight[~np.isfinite(labels["landmarks68_residual"])] = 0
+    is_lost = (weight > 0) & ~np.isfinite(labels["landmarks68"]).all(axis=-1)
+    if (lost := np.flatnonzero(is_lost.any(axis=1))).size:
+        raise ValueError(f"{labels['name'][lost[0]]} has a visible landmark that is not finite")
     return weight
 
 

@@ -129,6 +129,19 @@ def test_missing_and_damaged_files_are_named(tmp_path):
     write(tmp_path, yaw_degrees=np.zeros(3))
     with pytest.raises(ValueError, match=r"yaw_degrees is \(3,\); expected \(44,\)"):
         load_targets(tmp_path)
+    names = labels()["name"]
+    write(tmp_path, name=np.where(names == names[7], names[4], names))
+    with pytest.raises(ValueError, match=r"labels.npz: image00002_0.jpg is listed 2 times"):
+        load_targets(tmp_path)
+    points = labels()["landmarks68"]
+    points[2:4] = np.nan  # not visible, and without landmarks: allowed
+    write(tmp_path, landmarks68=points)
+    assert np.isfinite(load_targets(tmp_path).landmarks).all()
+    points[9, 33, 1] = np.nan
+    write(tmp_path, landmarks68=points)
+    message = "labels.npz: .*image00004_1.jpg has a visible landmark that is not finite"
+    with pytest.raises(ValueError, match=message):  # before, it counted as the corner
+        load_targets(tmp_path)
     write(tmp_path)
     with pytest.raises(ValueError, match="part is 'test'; it must be one of all, train, held_out"):
         AflwCrops(tmp_path, "test")
