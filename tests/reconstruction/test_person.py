@@ -24,6 +24,7 @@ from keras_scnn.reconstruction.person import (
     others_center,
     person_weights,
     reconstruct_person,
+    robust_limit,
     with_identity,
 )
 from keras_scnn.reconstruction.reconstructor import Reconstructor
@@ -65,6 +66,18 @@ def test_a_measurement_that_disagrees_counts_less(rng):
     assert result.weights[0] < 0.2 / 9
     assert np.linalg.norm(result.center) < 0.3 * np.linalg.norm(vectors.mean(axis=0))
     assert result.distance.argmax() == 0
+
+
+def test_measurements_within_two_robust_deviations_count_by_their_quality():
+    """By hand: 0 is the weighted mean, so x is |x| 7 / (7 - quality) away from that of the others.
+
+    These distances have the median 2.8 and the MAD 0.7; the limit is 4.88, and the last is 4.67.
+    """
+    points, quality = np.array([[-3.0], [-2], [-1], [2], [4]]), np.array([1.0, 2, 1, 2, 1])
+    result = fuse(points, quality)
+    np.testing.assert_allclose(result.distance, [3.5, 2.8, 7 / 6, 2.8, 14 / 3], rtol=1e-9)
+    assert robust_limit(result.distance, 2) == pytest.approx(2.8 + 2 * 1.4826 * 0.7, rel=1e-4)
+    np.testing.assert_allclose(result.weights, quality / 7, rtol=1e-9)
 
 
 def test_outliers_count_equally_little_far_from_the_origin(rng):
