@@ -248,6 +248,12 @@ def test_the_largest_face_is_compared(preset, astronaut):
         compare_photos(Reconstructor(preset), (astronaut,), find)
 
 
+def test_the_faces_are_those_of_the_reconstructors_own_detector(preset, astronaut):
+    own = Reconstructor(preset, Finds(FaceBox.square((100, 100), 60, 0.25)))
+    result = compare_photos(own, (astronaut, astronaut))
+    assert [face.box.score for face in result.faces] == [0.25, 0.25]  # 0.9 by ``FaceDetector``
+
+
 @pytest.mark.parametrize("size", [(300, 200), (40, 500)])
 def test_the_picture_shows_both_faces_and_their_difference(tiny_face_model, tmp_path, size):
     model = tiny_face_model

@@ -24,7 +24,6 @@ from keras_scnn.models.presets import PresetData
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import FaceParameters
 from keras_scnn.photos.cropping import FaceBox
-from keras_scnn.photos.detection import LargestFaceDetector
 from keras_scnn.reconstruction.reconstructor import Reconstructor, provenance
 from keras_scnn.storage import read_npz, write_npz
 from keras_scnn.storage.guard import is_of_content
@@ -92,7 +91,7 @@ class PhotoPredictor:
         reconstructor: of the preset.
         digest: of the predictions' ``provenance``; a cache with another digest is not used.
         cache: the file of predictions; None keeps them in memory only.
-        find_face: from a photo to a box; None for ``LargestFaceDetector()``.
+        find_face: from a photo to a box; None for the reconstructor's ``find_largest``.
     """
 
     reconstructor: Reconstructor
@@ -154,7 +153,7 @@ class PhotoPredictor:
         Returns:
             rows that are not cached, see ``_reconstruct``.
         """
-        self.find_face = self.find_face or LargestFaceDetector()
+        self.find_face = self.find_face or self.reconstructor.find_largest
         transient: dict[str, Row] = {}
         bar = tqdm(total=len(todo), desc="measuring photos", leave=False, delay=1)
         try:

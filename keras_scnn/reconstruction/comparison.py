@@ -198,7 +198,7 @@ def compare_photos(
     Args:
         reconstructor: of the preset.
         photos: the two.
-        find_face: finds the faces; None for ``LargestFaceDetector()``.
+        find_face: finds the faces; None for the reconstructor's ``find_largest``.
         names: of the photos, for error messages.
 
     Raises:
@@ -207,7 +207,7 @@ def compare_photos(
     """
     if len(photos) != 2:
         raise ValueError(f"photos has the length {len(photos)}; it must be 2")
-    find_face = find_face or LargestFaceDetector()
+    find_face = find_face or reconstructor.find_largest
     (first, n_first), (second, n_second) = (
         _largest_face(reconstructor, photo, find_face, name)
         for name, photo in zip(names, photos, strict=True)

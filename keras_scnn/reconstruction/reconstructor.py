@@ -110,9 +110,14 @@ class Reconstructor:
 
     def largest(self, image: np.ndarray) -> Reconstruction:
         """The largest face of an (H, W, 3) uint8 RGB photo; ValueError if there is none."""
+        return self.reconstruct_boxes(image, [self.find_largest(image)])[0]
+
+    @property
+    def find_largest(self) -> LargestFaceDetector:
+        """Finds the largest face of a photo with the given detector, or else with the default."""
         if self._largest is None:
             self._largest = LargestFaceDetector()
-        return self.reconstruct_boxes(image, [self._largest(image)])[0]
+        return self._largest
 
     def fit_person(self, photos: Iterable[Photo]) -> Person:
         """One face of all photos of one person, the largest face of each; see ``person``.

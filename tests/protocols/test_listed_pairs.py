@@ -113,7 +113,7 @@ def test_files_of_one_name_are_refused(predictor, people, pairs_file):
 
 def test_the_command_measures_pairs(people, pairs_file, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(
-        "keras_scnn.protocols.photo_predictions.LargestFaceDetector",
+        "keras_scnn.reconstruction.reconstructor.LargestFaceDetector",
         lambda: lambda image: FaceBox(4, 4, 44, 44),
     )
     out = tmp_path / "out"

@@ -89,7 +89,7 @@ def middle(image) -> FaceBox:
 
 def stand_in(monkeypatch, preset, find_face=middle):
     """Commands use this network, whose face model has no file, and this detector."""
-    home = "keras_scnn.protocols.photo_predictions"
+    home = "keras_scnn.reconstruction.reconstructor"
     monkeypatch.setattr(f"{home}.Reconstructor.from_preset", lambda name: Reconstructor(preset))
     monkeypatch.setattr(f"{home}.LargestFaceDetector", lambda: find_face)
 
