@@ -76,6 +76,19 @@ class Served:
     def post_json(self, body: dict, path: str = PREDICT) -> httpx.Response:
         return self.ask("POST", path, json=body)
 
+    def messages(self, path: str, messages: list[dict]) -> None:
+        """Post the messages of ASGI in which a body arrives."""
+
+        async def receive():
+            return messages.pop(0)
+
+        async def send(_):
+            pass
+
+        kind = [(b"content-type", b"application/json")]
+        scope = {"type": "http", "method": "POST", "path": path, "headers": kind}
+        asyncio.run(self._app({**scope, "query_string": b""}, receive, send))
+
     def metric(self, sample: str, **labels) -> float:
         """Sum of the samples with these labels."""
         families = text_string_to_metric_families(self.get("/metrics").text)
@@ -199,6 +212,15 @@ def test_metrics_count_answers_faces_and_refusals(served):
     assert metric("scnn_request_seconds_count", kind="predict") == 7
     assert metric("scnn_model_info", version="1.2+abc", name="scnn") == 1
     assert metric("request_predict_seconds_count") > 0  # KServe's own are there too
+
+
+def test_a_client_that_leaves_during_its_body_sent_no_invalid_request(served):
+    begun = {"type": "http.request", "body": b'{"instan', "more_body": True}
+    served.messages(PREDICT, [begun, {"type": "http.disconnect"}])
+    assert served.metric("scnn_requests_total", kind="predict", status="499") == 1
+    assert served.metric("scnn_refusals_total", reason="left") == 1
+    assert served.metric("scnn_refusals_total") == 1
+    assert json.loads(served.lines[0])["status"] == 499
 
 
 def test_large_requests_leave_half_of_the_threads_to_small_ones(monkeypatch):
