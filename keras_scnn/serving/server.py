@@ -246,7 +246,10 @@ def _plane(models: Any, version: str) -> Any:
 
         def encode(self, *args, **options):
             with _as_invalid():
-                return super().encode(*args, **options)
+                answer, headers = super().encode(*args, **options)
+            if LENGTH in headers:  # the endpoint drops this header in small letters
+                headers["Content-Type"] = "application/octet-stream"
+            return answer, headers
 
         def metadata(self):
             return super().metadata() | {"extensions": ["binary_tensor_data"]}

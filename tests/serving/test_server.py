@@ -476,6 +476,7 @@ def test_raw_bytes_are_answered_as_raw_bytes(served):
     headers = {"Inference-Header-Content-Length": str(len(head))}
     answer = served.ask("POST", INFER, content=head + bytes(96), headers=headers)
     assert answer.status_code == 200
+    assert answer.headers["Content-Type"] == "application/octet-stream"
     length = int(answer.headers["Inference-Header-Content-Length"])
     (tensor,) = json.loads(answer.content[:length])["outputs"]
     assert tensor["shape"] == [2, 12] and tensor["parameters"]["binary_data_size"] == 96
