@@ -1,6 +1,7 @@
 // Opens the page in Chromium and prints what it found as JSON.
 // node browse.mjs PAGE_FOLDER ADDRESS tour PHOTO OTHER TWO_FACES   goes through all that the page does
 // node browse.mjs PAGE_FOLDER ADDRESS PHOTO OTHER PHOTO OTHER ...  only compares the pairs
+// node browse.mjs PAGE_FOLDER ADDRESS colors PHOTO ...              the pixels that it shows of photos
 // node browse.mjs PAGE_FOLDER ADDRESS broken                       a site that lacks a file
 
 import { createRequire } from "node:module";
@@ -58,7 +59,8 @@ await page.addInitScript(() => {
 });
 await page.goto(address);
 if (words[0] !== "broken") await ready(page);
-const outputs = words[0] === "tour" ? await tour(...words.slice(1)) : words[0] === "broken" ? await broken() : await pairs(words);
+const modes = { tour, colors, broken };
+const outputs = words[0] in modes ? await modes[words[0]](...words.slice(1)) : await pairs(words);
 await browser.close();
 process.stdout.write(JSON.stringify(outputs));
 
@@ -80,6 +82,22 @@ async function broken() {
   await page.waitForSelector("#found.error", { timeout: 90000 });
   await page.waitForLoadState("networkidle");
   return { said: await page.textContent("#found"), hasBar: await page.isVisible("#progress") };
+}
+
+/** Width, height and RGBA values of each photo, with its landmarks, as the page shows it. */
+async function colors(...photos) {
+  const shown = [];
+  for (const photo of photos) {
+    await page.evaluate(() => (window.scnn = undefined));
+    await page.setInputFiles("#photo", photo);
+    await page.waitForFunction(() => window.scnn);
+    shown.push(await page.evaluate(async () => {
+      const { width, height } = document.getElementById("picture");
+      const { data } = document.getElementById("picture").getContext("2d").getImageData(0, 0, width, height);
+      return { width, height, rgba: await window.base64(data) };
+    }));
+  }
+  return shown;
 }
 
 async function pairs(photos) {

@@ -13,9 +13,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import PIL.Image
 import pytest
 import trimesh
 from firefox import FIREFOX, Firefox
+from icc_profiles import gray_profile, rgb_profile
 from site_server import serving
 
 from keras_scnn.export import website
@@ -282,6 +284,31 @@ def answers_of_both(
         assert answer["probability_by"] == expected["probability_by"] == "shape and features"
         assert set(answer["probabilities"]) == set(expected["probabilities"])
     return answers
+
+
+@pytest.mark.integration
+@needs_browser
+def test_the_page_shows_the_colors_that_python_reads(page, site, tmp_path):
+    """Of a photo in Display P3, a gray one with a profile, and ones that are partly transparent."""
+    photo = pytest.importorskip("skimage.data").astronaut()
+    clear, half = (np.dstack([photo, np.full(photo.shape[:2], 255, np.uint8)]) for _ in range(2))
+    clear[300:, :, 3], half[:, :60, 3] = 0, 128
+    gray = PIL.Image.fromarray(photo).convert("L")
+    wide = PIL.Image.fromarray(photo)
+    wide.save(tmp_path / "wide.png", icc_profile=rgb_profile("p3"))
+    wide.save(tmp_path / "wide.jpg", icc_profile=rgb_profile("p3"), quality=95)
+    gray.save(tmp_path / "gray.png", icc_profile=gray_profile(1.8))
+    PIL.Image.fromarray(clear).save(tmp_path / "clear.png")
+    PIL.Image.fromarray(half).save(tmp_path / "half.png")
+    names = ["wide.png", "wide.jpg", "gray.png", "clear.png", "half.png"]
+    for name, shown in zip(names, browse(page, site, tmp_path, "colors", *names), strict=True):
+        shape = shown["height"], shown["width"], 4
+        pixels = np.frombuffer(base64.b64decode(shown["rgba"]), np.uint8).reshape(shape)
+        expected = read_image(tmp_path / name)
+        assert (pixels[..., 3] == 255).all(), name
+        apart = np.abs(pixels[..., :3] - np.float64(expected)).max(axis=-1)
+        assert np.quantile(apart, 0.95) <= 3, name  # the dots of the landmarks cover 1 %
+        assert np.abs(photo - np.float64(expected)).mean() > 3, name  # as stored, it is wrong
 
 
 @pytest.mark.integration

@@ -5,13 +5,15 @@ import type { Box } from "./image";
 
 const LARGEST = 1600; // px of a photo's longer side; larger photos are shrunk
 
-/** The picture's pixels; throws if the browser cannot read it. */
+/** The picture's pixels, on white if it is transparent; throws if the browser cannot read it. */
 export async function pixels(source: ImageBitmapSource): Promise<ImageData> {
   const bitmap = await createImageBitmap(source, { imageOrientation: "from-image" });
   const zoom = Math.min(1, LARGEST / Math.max(bitmap.width, bitmap.height));
   const [width, height] = [bitmap.width, bitmap.height].map((side) => Math.max(Math.round(side * zoom), 1));
   const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true })!;
   context.imageSmoothingQuality = "high";
+  context.fillStyle = "white";
+  context.fillRect(0, 0, width, height);
   context.drawImage(bitmap, 0, 0, width, height);
   bitmap.close();
   return context.getImageData(0, 0, width, height);
