@@ -48,7 +48,7 @@ export function measure(space: ShapeSpace, first: Face, second: Face): Measured 
   return {
     distance_mm: lengthIn(space.coordinates, difference),
     scaled_distance: scaled && lengthIn(scaled, difference),
-    cosine: first.features && second.features && dot(first.features, second.features),
+    cosine: first.features && second.features && cosine(first.features, second.features),
     certainty: certainty(photoQuality(first), photoQuality(second)),
   };
 }
@@ -112,6 +112,11 @@ function lengthIn(rows: number[][], vector: Float32Array): number {
   const sums = new Float64Array(rows[0].length);
   rows.forEach((row, i) => row.forEach((value, j) => (sums[j] += value * vector[i])));
   return Math.hypot(...sums);
+}
+
+/** Of two vectors of unit length, whose rounding may take it beyond 1. */
+function cosine(first: Float32Array, second: Float32Array): number {
+  return Math.min(Math.max(dot(first, second), -1), 1);
 }
 
 function dot(first: ArrayLike<number>, second: ArrayLike<number>): number {

@@ -1,8 +1,8 @@
 import { describe, expect, it } from "vitest";
 
-import { certainty, photoQuality } from "./comparison";
+import { certainty, measure, photoQuality } from "./comparison";
 import { anchors, type DetectorRule, enlarged, isClear, overlap, type Point, suppress, turnedWith, turnOf, withoutNested } from "./detector";
-import { eulerDegrees, project, turned } from "./face";
+import { eulerDegrees, type Face, project, turned } from "./face";
 import { interleaved } from "./files";
 import { boxOfLandmarks, cropSquare, halved, photoFromCrop, uprightBox } from "./image";
 import { OneEuro } from "./one_euro";
@@ -30,6 +30,17 @@ describe("a photo's quality", () => {
   it("leaves as much certainty as Python gives it", () => {
     expect(certainty(1, 1.7)).toBe(1);
     expect(certainty(0.5, 1.4)).toBeCloseTo(0.5 ** 0.4, 12);
+  });
+});
+
+describe("a comparison", () => {
+  it("has a cosine from -1 to 1, however features are rounded", () => {
+    const features = Float32Array.of(0.6, 0.8); // in single precision a little longer than 1
+    const one = { identity: new Float32Array(1), features, degrees: [0, 0, 0], score: 1, box: { side: 100 } } as unknown as Face;
+    const other = { ...one, features: features.map((value) => -value) };
+    const space = { coordinates: [[1]], scaled_coordinates: null };
+    expect(measure(space, one, one).cosine).toBe(1);
+    expect(measure(space, one, other).cosine).toBe(-1);
   });
 });
 
