@@ -36,7 +36,7 @@ def parse_options(argv: list[str] | None, description: str) -> argparse.Namespac
     _add_photo_options(parser.add_argument_group("for photos"))
     _add_folder_options(parser.add_argument_group("for a folder"))
     args = parser.parse_args(argv)
-    args.photos, args.out = [place(path) for path in args.photos], place(args.out)
+    args.photos, args.out = list(dict.fromkeys(map(place, args.photos))), place(args.out)
     args.kind = _kind(args.photos)
     for name, kinds in OPTIONS.items():
         if getattr(args, name) not in (None, False) and args.kind not in kinds:
