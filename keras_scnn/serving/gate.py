@@ -120,6 +120,7 @@ def _replay(body: bytearray, receive: Any) -> Any:
 async def _refuse(send: Any, error: Refused) -> None:
     body = json.dumps({"error": error.reason}).encode()
     headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
+    headers.append((b"content-length", str(len(body)).encode()))  # else chunks, even in HTTP/1.0
     await send({"type": "http.response.start", "status": error.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 

@@ -247,8 +247,9 @@ def _plane(models: Any, version: str) -> Any:
         def encode(self, *args, **options):
             with _as_invalid():
                 answer, headers = super().encode(*args, **options)
-            if LENGTH in headers:  # the endpoint drops this header in small letters
+            if LENGTH in headers:  # the endpoint drops these headers in small letters
                 headers["Content-Type"] = "application/octet-stream"
+                headers["Content-Length"] = str(len(answer))  # else chunks, even in HTTP/1.0
             return answer, headers
 
         def metadata(self):

@@ -434,6 +434,7 @@ def test_a_compressed_body_is_refused_with_the_reason(served):
     headers = {"Content-Type": "image/png", "Content-Encoding": "gzip"}
     answer = served.ask("POST", PREDICT, content=photo(200), headers=headers)
     assert answer.status_code == 415 and "without Content-Encoding" in answer.json()["error"]
+    assert answer.headers["Content-Length"] == str(len(answer.content))
     assert served.metric("scnn_refusals_total", reason="encoded") == 1
     headers["Content-Encoding"] = "identity"
     answer = served.ask("POST", PREDICT, content=photo(200), headers=headers)
@@ -477,6 +478,7 @@ def test_raw_bytes_are_answered_as_raw_bytes(served):
     answer = served.ask("POST", INFER, content=head + bytes(96), headers=headers)
     assert answer.status_code == 200
     assert answer.headers["Content-Type"] == "application/octet-stream"
+    assert answer.headers["Content-Length"] == str(len(answer.content))
     length = int(answer.headers["Inference-Header-Content-Length"])
     (tensor,) = json.loads(answer.content[:length])["outputs"]
     assert tensor["shape"] == [2, 12] and tensor["parameters"]["binary_data_size"] == 96
