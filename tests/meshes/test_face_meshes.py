@@ -211,14 +211,15 @@ def test_colors_of_the_parts_are_the_same_kind_in_obj_and_glb(face, glb, tmp_pat
     written = {block.split()[0]: block for block in blocks}
     assert set(written) == set(PARTS)
     for material in glb.json["materials"]:
-        textured = "baseColorTexture" in material["pbrMetallicRoughness"]
+        look = material["pbrMetallicRoughness"]
+        assert look["metallicFactor"] == 0  # glTF's default is metal (2.0, 5.22.5)
+        textured = "baseColorTexture" in look
         assert textured == (material["name"] != "back")
         assert textured == ("map_Kd a_texture.png" in written[material["name"]])
         if not textured:
             color = np.float64(written[material["name"]].split()[2:5])
-            np.testing.assert_allclose(
-                color, material["pbrMetallicRoughness"]["baseColorFactor"][:3], atol=1e-5
-            )
+            np.testing.assert_allclose(color, look["baseColorFactor"][:3], atol=1e-5)
+            assert look["baseColorFactor"][3] == 1
     np.testing.assert_array_equal(read_image(tmp_path / "a_texture.png"), face.texture(PHOTO))
 
 
