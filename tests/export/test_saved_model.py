@@ -157,6 +157,16 @@ def test_boxes_that_are_no_square_are_refused(loaded, photo, box):
         run(photo=tf.constant([encoded(photo, "PNG")]), box=tf.constant([box], tf.float32))
 
 
+@pytest.mark.parametrize("width", [180, 300, 780, 1260])
+def test_blocks_are_rounded_to_even_in_an_optimized_graph_too(photo, width):
+    """As in the signature, whose ratios of width and size TensorFlow may compute in another way."""
+    signature = [tf.TensorSpec((), tf.string), tf.TensorSpec((4,), tf.float32)]
+    cut = tf.function(lambda *one: crop_bytes(*one, 120), input_signature=signature)
+    box = np.float64([5, 5, 5 + width, 5 + width])
+    crop = cut(tf.constant(encoded(photo, "PNG")), tf.constant(box, tf.float32)).numpy()
+    np.testing.assert_array_equal(crop, crop_photo(photo, box, 120)[0])
+
+
 def test_a_box_far_outside_is_a_black_crop(photo):
     box = tf.constant([9e8, 9e8, 9e8 + 256, 9e8 + 256])
     crop = crop_bytes(tf.constant(encoded(photo, "PNG")), box, 64)
