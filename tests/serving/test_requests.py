@@ -150,11 +150,17 @@ def test_a_box_outside_the_photo_is_refused(box):
         ({**photo(), "box": [0, 0, 10**400, 10**400]}, "within the range of floats"),
         ({**photo(), "more": 1}, "a crop is nested lists"),
         ({"image": [], "box": [0, 0, 1, 1]}, "a crop is nested lists"),
+        ({"image": 4 * [[[0, 0], 4 * [0], 3 * [0], 3 * [0]]]}, "4 lists of 4 lists of 3 numbers"),
     ],
 )
 def test_a_wrong_instance_is_named(instance, message):
     with pytest.raises(ValueError, match=rf"instances\[1\]: .*{message}"):
         read_instances({"instances": [photo(), instance]}, 4)
+
+
+def test_pixels_of_crops_and_photos_count():
+    crop = np.zeros((4, 4, 3), int).tolist()
+    assert read_instances({"instances": [crop, photo(), crop]}, 4).pixels == 16 + 20 * 10 + 16
 
 
 @pytest.mark.parametrize("shape", [(4,), (1, 3), (2, 4)])
