@@ -62,7 +62,7 @@ def load_face_model(name_or_path: str | os.PathLike, **options) -> MorphableMode
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the suffix is unknown, the file's content does not fit its suffix, or its unit
-            is not that of the published files.
+            or frame is not that of the published files.
         TypeError: the reader does not have an option.
 
     >>> model = load_face_model("open_face")

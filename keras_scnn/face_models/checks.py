@@ -18,6 +18,10 @@ BFM_LICENSE = (
 LFS_POINTER = b"version https://git-lfs"
 # Limits of the diagonal of a mean face's box: a mask has 280 mm, a head with shoulders 800.
 LEAST_MM, MOST_MM = 80.0, 2000.0
+# Landmarks show the frame if they fit the embedded model's with this correlation: those of 200
+# faces of AFLW2000-3D have 0.977 to 0.995, random points of a face less than 0.4.
+MIN_FIT = 0.9
+MIN_AXIS_COSINE = 0.5  # of an axis of the file and the same axis of the model frame
 
 
 def check_file(path: str | os.PathLike, suffixes: tuple[str, ...], what: str) -> Path:
@@ -146,8 +150,9 @@ def build_model(path: Path, triangles: np.ndarray, **fields) -> MorphableModel:
         fields: the other attributes of MorphableModel.
 
     Raises:
-        ValueError: the arrays do not fit, or the mean face does not have the size of a head in
-            millimeters, so that the file is not in the published files' unit.
+        ValueError: the arrays do not fit; the mean face does not have the size of a head in
+            millimeters, so that the file is not in the published files' unit; or its landmarks are
+            those of a turned or mirrored face, so that the file is not in their frame.
     """
     mean = fields["mean"]
     try:
@@ -168,4 +173,34 @@ def build_model(path: Path, triangles: np.ndarray, **fields) -> MorphableModel:
             f"{path}: read in the published file's unit, the mean face is {across:,.1f} mm across; "
             f"it must be {LEAST_MM:,.0f} to {MOST_MM:,.0f} mm: convert its numbers to that unit"
         )
+    check_frame(path, model.landmarks())
     return model
+
+
+def check_frame(path: Path, landmarks: np.ndarray) -> None:
+    """Refuse a mean face that is turned or mirrored: upside down, facing backward, z up.
+
+    Args:
+        path: the file that was read, for the message.
+        landmarks: (68, 3) of the mean face, iBUG order, which should be in the model frame.
+
+    Raises:
+        ValueError: they fit those of a face after a rotation or reflection that moves an axis by
+            60 degrees or more. Points that fit no face are accepted.
+    """
+    from scipy.linalg import orthogonal_procrustes  # slow to import
+
+    own, face = (
+        points - points.mean(axis=0)
+        for points in (np.float64(landmarks), np.float64(MorphableModel.open_face().landmarks()))
+    )
+    turned, fit = orthogonal_procrustes(own, face)  # own @ turned is closest to face
+    is_face = fit > MIN_FIT * np.linalg.norm(own) * np.linalg.norm(face)
+    if is_face and turned.diagonal().min() <= MIN_AXIS_COSINE:
+        largest = np.abs(turned).argmax(axis=0)
+        axes = (f"{'-' if turned[i, j] < 0 else ''}{'xyz'[i]}" for j, i in enumerate(largest))
+        raise FileError(
+            f"{path}: by its landmarks, the mean face is turned or mirrored: its right, up and "
+            f"forward are {', '.join(axes)} instead of x, y, z; convert its numbers to the "
+            "published file's frame, or give the landmarks in iBUG order"
+        )

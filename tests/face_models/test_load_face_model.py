@@ -9,6 +9,7 @@ import scipy.io
 
 from keras_scnn import face_models
 from keras_scnn.face_models import load_face_model
+from keras_scnn.geometry.landmarks68 import MIRROR68
 
 
 def test_the_embedded_model_is_found_by_its_name(open_face):
@@ -105,6 +106,51 @@ def test_another_unit_than_the_published_one_is_refused(
     across = np.linalg.norm(np.ptp(small_face.mean, axis=0)) * times
     with pytest.raises(ValueError, match=f"{name}.* the mean face is {across:,.1f} mm across"):
         load_face_model(tmp_path / name, landmark_indices=small_face.landmarks, **options)
+
+
+def write_turned_flame(path, model, file_from_model):
+    """The embedded face as a FLAME file in another frame; one component, which does not matter."""
+    vertices = np.float64(model.mean) @ np.transpose(file_from_model) / 1000
+    shapes = np.full((*vertices.shape, 1), 1e-4)
+    np.savez(path, v_template=vertices, shapedirs=shapes, f=model.triangles)
+
+
+@pytest.mark.parametrize(
+    ("file_from_model", "axes"),
+    [
+        (np.diag([1, -1, -1]), "x, -y, -z"),  # OpenCV's frame: y down, z away from the viewer
+        (np.diag([1, -1, 1]), "x, -y, z"),
+        (np.diag([1, 1, -1]), "x, y, -z"),
+        (np.diag([-1, 1, 1]), "-x, y, z"),
+        (np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0]]), "x, z, -y"),  # Blender's: z up, y backward
+    ],
+)
+def test_a_face_in_another_frame_is_refused_with_its_axes(
+    tmp_path, open_face, file_from_model, axes
+):
+    write_turned_flame(tmp_path / "a.npz", open_face, file_from_model)
+    with pytest.raises(ValueError, match=f"a.npz: .*right, up and forward are {axes} instead of"):
+        load_face_model(
+            tmp_path / "a.npz", n_identity=1, landmark_indices=open_face.landmark_indices
+        )
+
+
+def test_landmarks_numbered_from_the_other_side_are_refused(tmp_path, open_face):
+    write_turned_flame(tmp_path / "a.npz", open_face, np.eye(3))
+    mirrored = open_face.landmark_indices[MIRROR68]
+    with pytest.raises(ValueError, match="a.npz: .* or give the landmarks in iBUG order"):
+        load_face_model(tmp_path / "a.npz", n_identity=1, landmark_indices=mirrored)
+
+
+@pytest.mark.parametrize("degrees", [-40, 40])
+def test_a_face_that_nods_is_accepted(tmp_path, open_face, degrees):
+    """Published mean faces look up or down by some degrees."""
+    c, s = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+    nod = np.array([[1, 0, 0], [0, c, -s], [0, s, c]])
+    write_turned_flame(tmp_path / "a.npz", open_face, nod)
+    landmarks = open_face.landmark_indices
+    model = load_face_model(tmp_path / "a.npz", n_identity=1, landmark_indices=landmarks)
+    np.testing.assert_allclose(model.mean, open_face.mean @ nod.T, atol=1e-3)
 
 
 def test_an_unknown_name_or_suffix_is_refused_with_what_would_be_right(tmp_path):
