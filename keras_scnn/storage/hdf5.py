@@ -93,7 +93,9 @@ def _check(name: str, dataset: h5py.Dataset, allowed: int) -> None:
     used = [creation.get_filter(i)[0] for i in range(creation.get_nfilters())]
     if unknown := set(used) - set(FILTERS):
         raise ValueError(f"{name}: compressed by the filters {sorted(unknown)}; use gzip")
-    if dataset.shape is None or dataset.dtype.kind not in "iufSO":
+    if dataset.shape is None:
+        raise ValueError(f"{name}: has no values")
+    if dataset.dtype.kind not in "iufSO":
         raise ValueError(f"{name}: holds {dataset.dtype}; expected numbers or text")
     is_text = h5py.check_string_dtype(dataset.dtype) is not None and dataset.size == 1
     if dataset.dtype.kind == "O" and not is_text:

@@ -1,0 +1,49 @@
+import h5py
+import numpy as np
+import pytest
+
+from keras_scnn.storage.guard import FileError
+from keras_scnn.storage.hdf5 import read_datasets
+
+
+def write(path, **dataset):
+    with h5py.File(path, "w") as file:
+        file.create_dataset("a", **dataset)
+    return path
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"compression": "gzip", "shuffle": True, "fletcher32": True, "chunks": (2, 3)}],
+    ids=["contiguous", "the filters of HDF5 itself"],
+)
+def test_numbers_come_back_as_h5py_wrote_them(tmp_path, order, options):
+    for kind in ("f2", "f4", "f8", "i1", "u1", "i4", "u8"):
+        numbers = np.arange(35).reshape(5, 7).astype(order + kind)
+        back = read_datasets(write(tmp_path / "a.h5", data=numbers, **options), ["a"])["a"]
+        np.testing.assert_array_equal(back, numbers)
+        assert back.dtype == numbers.dtype
+
+
+def test_a_filter_that_not_every_library_has_is_refused(tmp_path):
+    write(tmp_path / "a.h5", data=np.zeros((5, 7)), compression="lzf")  # h5py's own, 32000
+    with pytest.raises(FileError, match=r"a\.h5: .*a: compressed by the filters \[32000\]; use"):
+        read_datasets(tmp_path / "a.h5", ["a"])
+
+
+@pytest.mark.parametrize(
+    ("dataset", "message"),
+    [
+        ({"data": np.zeros(3, "c16")}, "holds complex128; expected numbers or text"),
+        ({"data": np.zeros(3, bool)}, "holds bool; expected numbers or text"),
+        ({"data": np.zeros(3, [("x", "f4")])}, "holds .*x.*; expected numbers or text"),
+        ({"data": ["one", "two"]}, "holds object; expected numbers or one text"),
+        ({"shape": (2,), "dtype": h5py.vlen_dtype(float)}, "holds object; expected numbers or one"),
+        ({"data": h5py.Empty("f4")}, "has no values"),
+    ],
+)
+def test_data_of_another_kind_are_refused(tmp_path, dataset, message):
+    write(tmp_path / "a.h5", **dataset)
+    with pytest.raises(FileError, match=rf"a\.h5: .*a: {message}"):
+        read_datasets(tmp_path / "a.h5", ["a"])
