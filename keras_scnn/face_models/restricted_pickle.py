@@ -115,7 +115,7 @@ def _filled(shape: Any, dtype: Any, is_fortran: Any, data: Any) -> np.ndarray:
     if not isinstance(data, bytes | bytearray) or len(data) != count * plain.itemsize:
         raise pickle.UnpicklingError(f"an array {shape} of {plain} without as many bytes")
     if not plain.itemsize:
-        raise pickle.UnpicklingError(f"an array of {plain}")
+        raise pickle.UnpicklingError(f"an array of {plain}, whose elements have no bytes")
     return np.frombuffer(bytearray(data), plain).reshape(shape, order=order)
 
 
@@ -176,9 +176,9 @@ class _Rebuild(StandIn):
 class _Encode(StandIn):
     """Replaces ``_codecs.encode(text, 'latin1')``, which gives bytes in protocols 0 to 2."""
 
-    def __new__(cls, text: Any = "", *_args: Any) -> Any:
-        if not isinstance(text, str):
-            raise pickle.UnpicklingError("the argument of _codecs.encode is not text")
+    def __new__(cls, text: Any = None, encoding: Any = None) -> Any:
+        if not isinstance(text, str) or encoding != "latin1":
+            raise pickle.UnpicklingError("_codecs.encode is allowed for a text and 'latin1' only")
         return text.encode("latin1")
 
 

@@ -139,6 +139,13 @@ HOSTILE = {
         reconstructed("(I1\n(I-2\ntg0\nI00\nVx\ntb"), "without a valid shape and dtype"
     ),
     "no dtype": (reconstructed("(I1\n(I2\ntNI00\nVx\ntb"), "without a valid shape and dtype"),
+    "elements without bytes": (
+        reconstructed("(I1\n(I2\ntg0\nI00\nV\ntb", "S0"), "whose elements have no bytes"
+    ),
+    # Its bytes would be others than the writer's.
+    "another encoding": (b"c_codecs\nencode\n(V\\u00e9\nVutf-8\ntR.", "'latin1' only"),
+    "no encoding": (b"c_codecs\nencode\n(V\\u00e9\ntR.", "'latin1' only"),
+    "bytes to encode": (b"c_codecs\nencode\n(I1\nVlatin1\ntR.", "'latin1' only"),
     "no state": (reconstructed(""), "without a state"),
     "state of a class": (b"cnumpy\nndarray\n}b.", "missing"),
     "a subclass": (
