@@ -47,3 +47,19 @@ def test_data_of_another_kind_are_refused(tmp_path, dataset, message):
     write(tmp_path / "a.h5", **dataset)
     with pytest.raises(FileError, match=rf"a\.h5: .*a: {message}"):
         read_datasets(tmp_path / "a.h5", ["a"])
+
+
+def test_datasets_that_are_too_large_only_together_are_refused(tmp_path):
+    """Three of 32 MB each; a file of a few kB may unpack to 64 MiB."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for name in "abc":
+            file.create_dataset(name, (4_000_000,), "f8", chunks=(1000,))
+    with pytest.raises(FileError, match=r"a\.h5: .*c declares 32,000,000 bytes"):
+        read_datasets(tmp_path / "a.h5", ["a", "b", "c"])
+
+
+def test_a_text_in_chunks_is_refused(tmp_path):
+    """Its length, which is checked before it is read, is not at a known place of the file."""
+    write(tmp_path / "a.h5", data=["words"], chunks=(1,))
+    with pytest.raises(FileError, match=r"a\.h5: .*a: a string stored in chunks; write it without"):
+        read_datasets(tmp_path / "a.h5", ["a"])
