@@ -54,7 +54,7 @@ class FaceBox:
             check_number(name, getattr(self, name))
         if not np.isfinite(self.angle):
             raise ValueError(f"a face box needs a finite angle in radians; got {self.angle}")
-        extent = np.array([self.x1 - self.x0, self.y1 - self.y0])
+        extent = np.array([self.width, self.height])
         if not (np.isfinite(extent).all() and (extent > 0).all()):
             raise ValueError(
                 f"a face box needs finite edges with x1 > x0 and y1 > y0; got {self.as_array()}"
@@ -66,11 +66,11 @@ class FaceBox:
 
     @property
     def width(self) -> float:
-        return self.x1 - self.x0
+        return float(self.x1) - float(self.x0)  # NumPy's small integers would overflow
 
     @property
     def height(self) -> float:
-        return self.y1 - self.y0
+        return float(self.y1) - float(self.y0)
 
     @classmethod
     def square(

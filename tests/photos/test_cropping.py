@@ -85,6 +85,18 @@ def test_an_empty_or_endless_box_is_refused(edges):
         FaceBox(*edges)
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.int16, np.float16, np.float64])
+def test_edges_of_every_type_give_the_same_size(dtype):
+    box = FaceBox(*np.array([-100, -90, 100, 110], dtype))
+    assert (box.width, box.height) == (200, 200)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint64])
+def test_unsigned_edges_in_the_wrong_order_are_refused(dtype):
+    with pytest.raises(ValueError, match="finite edges with x1 > x0"):
+        FaceBox(*np.array([50, 0, 10, 40], dtype))
+
+
 @pytest.mark.parametrize("angle", [np.nan, np.inf])
 def test_an_angle_that_is_not_finite_is_refused(angle):
     with pytest.raises(ValueError, match="finite angle"):
