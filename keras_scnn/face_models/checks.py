@@ -133,12 +133,29 @@ def embedded_vertices(
         vertices (n,), and offsets (n, 3) mm from these to the points.
 
     Raises:
-        ValueError: a weight is not finite.
+        ValueError: a weight is not finite, or those of a point do not sum to 1.
     """
-    if not np.isfinite(weights).all():
-        raise ValueError("barycentric weights that are not finite numbers")
+    if not np.allclose(weights.sum(axis=1), 1, atol=1e-3):  # NaN is not close
+        raise ValueError("barycentric weights that are not finite, or do not sum to 1")
     indices = corners[np.arange(len(corners)), weights.argmax(axis=1)]
     return indices, np.einsum("lc,lcd->ld", weights, mean[corners]) - mean[indices]
+
+
+def checked_triangles(path: Path, triangles: np.ndarray, n_vertices: int) -> np.ndarray:
+    """(T, 3) int64 triangles of a file.
+
+    Raises:
+        ValueError: they have another shape, or are not indices of the ``n_vertices`` vertices.
+    """
+    try:
+        triangles = whole_indices("triangles", triangles).astype(np.int64)
+    except ValueError as error:
+        raise FileError(f"{path}: {error}") from error
+    if triangles.ndim != 2 or triangles.shape[1] != 3:
+        raise FileError(f"{path}: triangles of shape {triangles.shape}; they must be (T, 3)")
+    if triangles.size and not 0 <= triangles.min() <= triangles.max() < n_vertices:
+        raise FileError(f"{path}: a triangle's index lies outside of the {n_vertices} vertices")
+    return triangles
 
 
 def build_model(path: Path, triangles: np.ndarray, **fields) -> MorphableModel:
@@ -155,14 +172,7 @@ def build_model(path: Path, triangles: np.ndarray, **fields) -> MorphableModel:
             those of a turned or mirrored face, so that the file is not in their frame.
     """
     mean = fields["mean"]
-    try:
-        triangles = whole_indices("triangles", triangles).astype(np.int64)
-    except ValueError as error:
-        raise FileError(f"{path}: {error}") from error
-    if triangles.ndim != 2 or triangles.shape[1] != 3:
-        raise FileError(f"{path}: triangles of shape {triangles.shape}; they must be (T, 3)")
-    if triangles.size and not 0 <= triangles.min() <= triangles.max() < len(mean):
-        raise FileError(f"{path}: a triangle's index lies outside of the {len(mean)} vertices")
+    triangles = checked_triangles(path, triangles, len(mean))
     try:
         model = MorphableModel(triangles=outward(mean, triangles), **fields)
     except ValueError as error:

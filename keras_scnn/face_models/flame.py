@@ -19,10 +19,12 @@ from keras_scnn.face_models.checks import (
     check_file,
     check_keys,
     check_landmarks,
+    checked_triangles,
     embedded_vertices,
     expression_components,
 )
 from keras_scnn.face_models.restricted_pickle import load_pickle
+from keras_scnn.geometry.mesh import whole_indices
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.settings import whole
 from keras_scnn.storage.arrays import read_arrays
@@ -90,7 +92,7 @@ def read_flame(
 
 
 def _read_shapes(path: Path, file: dict[str, Any], n_identity: int) -> tuple[np.ndarray, ...]:
-    """v_template (N, 3), shapedirs (N, 3, K + L) and f; the first two with checked shapes."""
+    """v_template (N, 3), shapedirs (N, 3, K + L) and f (T, 3), checked."""
     template, shapes, triangles = (_plain(path, file, k) for k in ("v_template", "shapedirs", "f"))
     if template.ndim != 2 or template.shape[1] != 3 or shapes.shape[:2] != template.shape:
         raise FileError(
@@ -102,7 +104,7 @@ def _read_shapes(path: Path, file: dict[str, Any], n_identity: int) -> tuple[np.
             f"{path}: shapedirs of shape {shapes.shape} has fewer than n_identity={n_identity} "
             "components; give n_identity"
         )
-    return template, shapes, triangles
+    return template, shapes, checked_triangles(path, triangles, len(template))
 
 
 def _load(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
@@ -131,24 +133,22 @@ def _embedded_landmarks(
     triangles: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Vertices (68,) nearest to the embedded points, and offsets (68, 3) mm to the points."""
-    faces, weights = _read_embedding(path)
-    if len(faces) == 68 - CONTOUR and contour_path is not None:
-        contour_faces, contour_weights = _read_embedding(contour_path)
-        faces = np.concatenate([contour_faces, faces])
-        weights = np.concatenate([contour_weights, weights])
-    if len(faces) != 68:
+    parts = [_read_embedding(path, mean, triangles)]
+    if len(parts[0][0]) == 68 - CONTOUR and contour_path is not None:
+        parts.insert(0, _read_embedding(contour_path, mean, triangles))
+    vertices, offsets = map(np.concatenate, zip(*parts, strict=True))
+    if len(vertices) != 68:
         raise FileError(
-            f"{path}: {len(faces)} points; the 68 iBUG landmarks are needed"
-            + ("; give contour_embedding for the jaw" if len(faces) == 68 - CONTOUR else "")
+            f"{path}: {len(vertices)} points; the 68 iBUG landmarks are needed"
+            + ("; give contour_embedding for the jaw" if len(vertices) == 68 - CONTOUR else "")
         )
-    if not 0 <= faces.min() <= faces.max() < len(triangles):
-        raise FileError(f"{path}: a point lies on none of the model's {len(triangles)} triangles")
-    with reading(path, "a landmark embedding of FLAME"):
-        return embedded_vertices(mean, np.int64(triangles)[faces], weights)
+    return vertices, offsets
 
 
-def _read_embedding(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
-    """Triangles (n,) and barycentric weights (n, 3); the frontal first row of a table by angle."""
+def _read_embedding(
+    path: str | os.PathLike, mean: np.ndarray, triangles: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """As above, for the n points of a file; of a table by angle, its frontal first row."""
     what = "a landmark embedding of FLAME (.npy, .npz or .pkl)"
     path = check_file(path, (".npy", ".npz", ".pkl"), what)
     with reading(path, what):
@@ -164,4 +164,9 @@ def _read_embedding(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
             faces, weights = faces[0], weights[0]
         if faces.ndim != 1 or weights.shape != (*faces.shape, 3):
             raise ValueError(f"{keys[1]} {weights.shape} does not fit {faces.shape} triangles")
-        return np.int64(faces), np.float64(weights)
+        faces = whole_indices(keys[0], faces)
+        if faces.size and not 0 <= faces.min() <= faces.max() < len(triangles):
+            raise FileError(
+                f"{path}: a point lies on none of the model's {len(triangles)} triangles"
+            )
+        return embedded_vertices(mean, triangles[faces], np.float64(weights))

@@ -159,6 +159,38 @@ def test_an_embedding_of_another_mesh_is_refused(tmp_path, model_path, embedding
         read_flame(model_path, path, n_identity=4)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda faces, weights: (faces + 100, weights), "on none of the model's 112 triangles"),
+        (lambda faces, weights: (faces - 113, weights), "on none of the model's 112 triangles"),
+        (lambda faces, weights: (faces + 0.5, weights), "lmk_face_idx .* must be whole numbers"),
+        (lambda faces, weights: (faces, 100 * weights), "do not sum to 1"),
+        (lambda faces, weights: (faces, np.nan * weights), "are not finite"),
+        (lambda faces, weights: (faces, weights[:, :2]), "does not fit"),
+    ],
+)
+@pytest.mark.parametrize("damaged", ["static.npz", "contour.npz"])
+def test_of_two_embeddings_the_damaged_one_is_named(
+    tmp_path, model_path, embedding, damaged, change, message
+):
+    for name, part in (("static.npz", slice(17, 68)), ("contour.npz", slice(17))):
+        arrays = [array[part] for array in embedding[:2]]
+        faces, weights = change(*arrays) if name == damaged else arrays
+        np.savez(tmp_path / name, lmk_face_idx=faces, lmk_b_coords=weights)
+    with pytest.raises(ValueError, match=f"^{tmp_path / damaged}: .*{message}"):
+        read_flame(model_path, tmp_path / "static.npz", tmp_path / "contour.npz", n_identity=4)
+
+
+def test_triangles_that_the_embedding_needs_are_of_the_model(tmp_path, small_face, embedding):
+    """The embedding was named, although the model is damaged."""
+    np.savez(tmp_path / "a.npz", lmk_face_idx=embedding[0], lmk_b_coords=embedding[1])
+    for triangles in (small_face.triangles + 60, small_face.triangles[:, :2]):
+        np.savez(tmp_path / "flame.npz", **contents(small_face) | {"f": triangles})
+        with pytest.raises(ValueError, match=rf"^{tmp_path}/flame\.npz: (a triangle|triangles of)"):
+            read_flame(tmp_path / "flame.npz", tmp_path / "a.npz", n_identity=4)
+
+
 def test_a_missing_embedding_is_named(tmp_path, model_path):
     for path in (tmp_path / "gone.npy", tmp_path / "gone.pkl"):
         with pytest.raises(FileNotFoundError, match=f"^{path}: no such file"):
