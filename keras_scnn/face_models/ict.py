@@ -154,6 +154,8 @@ def _read_obj(path: Path, with_faces: bool = False) -> tuple[np.ndarray, np.ndar
         triangles = [_fan([int(corner.split("/")[0]) for corner in p]) for p in polygons]
         if vertices.ndim != 2 or vertices.shape[1] != 3 or (with_faces and not triangles):
             raise ValueError("vertices or faces are missing or incomplete")
+        if not np.isfinite(vertices).all():
+            raise ValueError("a vertex is not finite")
         return vertices, np.concatenate([np.zeros((0, 3), int), *triangles]) - 1
 
 

@@ -123,6 +123,13 @@ def test_a_truncated_mesh_is_refused(folder, cut, message):
         read_ict(folder)
 
 
+def test_a_mesh_with_a_number_that_is_not_finite_is_named(folder):
+    path = folder / "jawOpen.obj"
+    path.write_text(path.read_text().replace("v ", "v nan ", 1))
+    with pytest.raises(ValueError, match=r"jawOpen\.obj: .*a vertex is not finite"):
+        read_ict(folder)
+
+
 def test_a_neutral_mesh_without_faces_is_refused(folder):
     path = folder / "generic_neutral_mesh.obj"
     path.write_text("\n".join(t for t in path.read_text().split("\n") if not t.startswith("f ")))
