@@ -73,7 +73,7 @@ def read_gnm(
         identity, expression = (np.moveaxis(file[key], 0, -1) * METER for key in KEYS[1:3])
         expressions = expression_components(expression)
         if "expression_names" in file:
-            expressions["expression_names"] = file["expression_names"].tolist()
+            expressions["expression_names"] = file["expression_names"].astype(str).tolist()
         return build_model(
             path,
             name="gnm_head",
@@ -133,7 +133,7 @@ def _regions(file: dict[str, np.ndarray], mean: np.ndarray) -> np.ndarray | None
     if "vertex_groups" not in file or "vertex_group_names" not in file:
         return None
     regions = np.zeros(len(mean), np.uint8)
-    names = file["vertex_group_names"].tolist()
+    names = file["vertex_group_names"].astype(str).tolist()  # bytes would be other names
     for name, weights in zip(names, file["vertex_groups"], strict=True):
         if name in GROUPS:
             regions[weights > 0.5] = GROUPS[name]

@@ -77,6 +77,16 @@ def test_the_model_comes_back_in_millimeters(checkout, check_same_face):
     assert model.regions[:17].tolist() == [1] * 4 + [0] * 4 + [4] * 4 + [3] * 4 + [0]
 
 
+def test_names_stored_as_bytes_are_the_same_names(tmp_path, small_face):
+    """Regions were lost, and an expression was called "b'tongue_0'"."""
+    arrays = contents(small_face)
+    arrays |= {key: np.bytes_(arrays[key]) for key in ("expression_names", "vertex_group_names")}
+    np.savez(tmp_path / "gnm_head.npz", **arrays)
+    model = read_gnm(tmp_path / "gnm_head.npz", landmark_indices=small_face.landmarks)
+    assert model.expression_names == ("left_eye_region_0", "lower_face_region_0", "tongue_0")
+    assert model.regions[:17].tolist() == [1] * 4 + [0] * 4 + [4] * 4 + [3] * 4 + [0]
+
+
 def test_landmarks_lie_where_the_file_says(checkout, sites):
     landmarks = read_gnm(checkout).landmarks()
     np.testing.assert_allclose(landmarks[17:], sites[2][17:], atol=1e-3)
