@@ -26,11 +26,19 @@ from keras_scnn.storage.text import json_text, read_json, read_plain_yaml, utf8_
 
 
 @pytest.mark.parametrize(
-    "error", [KeyError("x"), RuntimeError("h5"), RecursionError(), MemoryError(), struct.error("s")]
+    ("error", "reason"),
+    [
+        (KeyError("x"), "KeyError: 'x'"),
+        (RuntimeError("h5"), "RuntimeError: h5"),
+        (RecursionError(), "RecursionError"),
+        (MemoryError(), "MemoryError"),
+        (struct.error("s"), "error: s"),
+        (ValueError("two\n  lines"), "two lines"),
+    ],
 )
-def test_whatever_a_block_raises_names_the_file(error):
+def test_whatever_a_block_raises_names_the_file(error, reason):
     with (
-        pytest.raises(ValueError, match="^a.bin: not a thing, or damaged: "),
+        pytest.raises(ValueError, match=f"^a.bin: not a thing, or damaged: {reason}$"),
         reading("a.bin", "a thing"),
     ):
         raise error

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from keras_scnn.storage import atomic, atomic_path, read_npz, write_npz
+from keras_scnn.storage.guard import allowed_bytes, check_size
 
 
 def test_arrays_are_read_back_as_they_were_written(tmp_path):
@@ -17,6 +18,14 @@ def test_arrays_are_read_back_as_they_were_written(tmp_path):
     assert back.keys() == arrays.keys()
     for key, value in arrays.items():
         np.testing.assert_array_equal(back[key], value)
+
+
+def test_a_file_may_unpack_to_64_mib_and_four_times_its_size():
+    allowed = allowed_bytes(1000)
+    assert allowed == 64 * 1024 * 1024 + 4000
+    check_size("a", allowed, allowed)
+    with pytest.raises(ValueError, match=r"a declares 67,112,865 bytes; .* to 67,112,864"):
+        check_size("a", allowed + 1, allowed)
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
