@@ -23,6 +23,7 @@ VIDEO_SUFFIXES = (
     *(".mts", ".m2ts", ".ts", ".vob", ".m2v", ".3g2", ".wmv", ".flv", ".ogv", ".mxf"),
 )
 SHOWN = 5
+UNREADABLE = "/ (unreadable)"
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class PhotoFiles:
 
     Attributes:
         photos: files with the suffix of a photo, except pictures that belong to results.
-        passed_over: all others, and linked folders that were visited already, ending in '/'.
+        passed_over: all others; linked folders that were visited already, ending in '/'; and
+            folders that may not be read, ending in '/ (unreadable)'.
         marks: for object stores, by path: a value that changes with the photo (ETag, or time and
             size).
     """
@@ -82,12 +84,22 @@ def find_photos(folder: str | os.PathLike, *without: str | os.PathLike | None) -
     Args:
         folder: the folder.
         without: files and folders to ignore, such as one for results.
+
+    Raises:
+        OSError: the folder itself may not be read, or the disk fails.
     """
     folder, seen = Path(folder), set()
     root = real_path(folder)
     skipped = {real_path(place) for place in without if place is not None}
     files: list[str] = []
-    for home, inner, names in os.walk(folder, followlinks=True):
+
+    def note_unreadable(error: OSError) -> None:
+        place = Path(error.filename)
+        if place == folder or not isinstance(error, PermissionError | FileNotFoundError):
+            raise error
+        files.append(f"{place.relative_to(folder).as_posix()}{UNREADABLE}")
+
+    for home, inner, names in os.walk(folder, onerror=note_unreadable, followlinks=True):
         real, inside = real_path(home), Path(home).relative_to(folder)
         if real in seen or (os.path.islink(home) and real.is_relative_to(root) and real != root):
             inner.clear()
@@ -169,6 +181,8 @@ def describe_passed_over(names: Sequence[str]) -> str:
 
 
 def _kind(name: str) -> str:
+    if name.endswith(UNREADABLE):
+        return "unreadable folder"
     if name.endswith("/"):
         return "linked folder"
     loose = "loose " if is_photo(name) else ""

@@ -1,3 +1,4 @@
+import errno
 import os
 from pathlib import Path
 
@@ -71,6 +72,39 @@ def test_a_linked_folder_beside_its_target_is_not_another_person(tmp_path, link)
     assert found == ["mia/1.jpg", "mia/in/2.jpg", "ned/1.jpg", "otto/3.jpg"]
     assert listed.person.tolist() == [0, 0, 1, 2]
     assert listed.passed_over == tuple(sorted([f"{link}/", f"ned/{link}/", "pia/"]))
+
+
+def deny(monkeypatch, place, error):
+    """Let ``place`` be unreadable: root, as whom tests may run, has all rights."""
+    scan = os.scandir
+
+    def scandir(path):
+        if Path(path) == place:
+            raise OSError(error, os.strerror(error), str(path))
+        return scan(path)
+
+    monkeypatch.setattr("os.scandir", scandir)
+
+
+def test_a_folder_without_rights_is_named_and_does_not_hide_the_others(tmp_path, monkeypatch):
+    """It was left out in silence, as if it were empty."""
+    touch(tmp_path, "ann/1.jpg", "lost+found/2.jpg")
+    deny(monkeypatch, tmp_path / "lost+found", errno.EACCES)
+    found = find_photos(tmp_path)
+    assert found.photos == ("ann/1.jpg",) and found.passed_over == ("lost+found/ (unreadable)",)
+    assert describe_passed_over(found.passed_over) == (
+        "1 file passed over: lost+found/ (unreadable) (1 unreadable folder)"
+    )
+
+
+@pytest.mark.parametrize(("place", "error"), [("", errno.EACCES), ("ann", errno.EIO)])
+def test_a_folder_that_is_unreadable_itself_or_on_a_failing_disk_is_an_error(
+    tmp_path, monkeypatch, place, error
+):
+    touch(tmp_path, "ann/1.jpg")
+    deny(monkeypatch, tmp_path / place, error)
+    with pytest.raises(OSError, match=f"{os.strerror(error)}.*{tmp_path / place}"):
+        find_photos(tmp_path)
 
 
 def test_files_passed_over_are_counted_by_kind():
