@@ -44,8 +44,9 @@ class Correspondence:
     def __post_init__(self) -> None:
         for field in ("target_vertices", "source_vertices"):
             array = np.array(getattr(self, field))
-            if not np.issubdtype(array.dtype, np.integer) or (array < 0).any():
-                raise ValueError(f"{field} must be vertex numbers, whole and not negative")
+            most = np.iinfo(np.int32).max
+            if not np.issubdtype(array.dtype, np.integer) or ((array < 0) | (array > most)).any():
+                raise ValueError(f"{field} must be vertex numbers, whole and from 0 to {most}")
             object.__setattr__(self, field, array.astype(np.int32))
         object.__setattr__(self, "source_weights", np.array(self.source_weights, np.float64))
         self._check_shapes()

@@ -63,6 +63,8 @@ def test_a_file_comes_back(tmp_path, open_face):
         ({"target_vertices": np.arange(11)}, "they must be .M,., .M, 3. and .M, 3."),
         ({"target_vertices": np.arange(12.0)}, "target_vertices must be vertex numbers"),
         ({"source_vertices": np.full((12, 3), -1)}, "source_vertices must be vertex numbers"),
+        # As int32 it would be vertex 5.
+        ({"target_vertices": np.arange(12) + 5 + (1 << 32)}, "target_vertices must be vertex num"),
         ({"source_weights": np.full((12, 3), 0.5)}, "sum to 1"),
         ({"source_weights": np.full((12, 3), np.nan)}, "finite and sum to 1"),
         ({k: v[:9] for k, v in arrays().items()}, "9 corresponding points; at least 10"),
