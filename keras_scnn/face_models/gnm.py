@@ -21,6 +21,7 @@ from keras_scnn.face_models.checks import (
     embedded_vertices,
     expression_components,
 )
+from keras_scnn.geometry.mesh import whole_indices
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.storage.arrays import read_arrays
 from keras_scnn.storage.guard import FileError, reading
@@ -110,7 +111,7 @@ def _landmarks(
         rows = np.array([line.split() for line in utf8_text(landmark_file).splitlines()], float)
         if rows.shape != (68, 6):
             raise ValueError(f"numbers of shape {rows.shape}; they must be 68 rows of 6")
-        corners, weights = rows[:, ::2].astype(np.int64), rows[:, 1::2]
+        corners, weights = whole_indices("vertices", rows[:, ::2]), rows[:, 1::2]
         if not 0 <= corners.min() <= corners.max() < len(mean):
             raise ValueError(f"a vertex index lies outside of the model's {len(mean)} vertices")
         weights = weights / weights.sum(axis=1, keepdims=True)  # the file has three digits

@@ -125,6 +125,7 @@ def test_landmarks_can_be_given(tmp_path, small_face):
     [
         ("0 1.0 1 0.0 2 0.0\n" * 67, r"numbers of shape \(67, 6\); they must be 68 rows of 6"),
         ("0 1.0 1 0.0 72 0.0\n" * 68, "a vertex index lies outside of the model's 72 vertices"),
+        ("0.5 1.0 1 0.0 2 0.0\n" * 68, "vertices are of float64; they must be whole numbers"),
         ("0 nan 1 0.0 2 0.0\n" * 68, "weights that are not finite"),
         ("a b c d e f\n" * 68, "not the landmarks of GNM"),
     ],
