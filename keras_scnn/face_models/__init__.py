@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import lazy_loader
 
+from keras_scnn.face_models.checks import check_head
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.storage.arrays import array_names
 from keras_scnn.storage.guard import existing_file
@@ -109,6 +110,7 @@ def _reader(path: Path) -> Callable[..., MorphableModel]:
 
 def _read_own(path: Path, **options) -> MorphableModel:
     model = MorphableModel.load(path)
+    check_head(path, model)
     if options:  # checked last, so that errors of the file take precedence
         raise TypeError(f"{path}: a face model of this package takes no {', '.join(options)}")
     return model

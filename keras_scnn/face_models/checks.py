@@ -177,14 +177,23 @@ def build_model(path: Path, triangles: np.ndarray, **fields) -> MorphableModel:
         model = MorphableModel(triangles=outward(mean, triangles), **fields)
     except ValueError as error:
         raise FileError(f"{path}: {error}") from error
+    check_head(path, model)
+    return model
+
+
+def check_head(path: Path, model: MorphableModel) -> None:
+    """Raise a ValueError unless the mean face has the size and the frame of a head.
+
+    It must be ``LEAST_MM`` to ``MOST_MM`` across, and neither turned nor mirrored
+    (``check_frame``).
+    """
     across = float(np.linalg.norm(np.ptp(model.mean, axis=0)))
     if not LEAST_MM <= across <= MOST_MM:
         raise FileError(
-            f"{path}: read in the published file's unit, the mean face is {across:,.1f} mm across; "
+            f"{path}: read in its format's unit, the mean face is {across:,.1f} mm across; "
             f"it must be {LEAST_MM:,.0f} to {MOST_MM:,.0f} mm: convert its numbers to that unit"
         )
     check_frame(path, model.landmarks())
-    return model
 
 
 def check_frame(path: Path, landmarks: np.ndarray) -> None:
@@ -212,5 +221,5 @@ def check_frame(path: Path, landmarks: np.ndarray) -> None:
         raise FileError(
             f"{path}: by its landmarks, the mean face is turned or mirrored: its right, up and "
             f"forward are {', '.join(axes)} instead of x, y, z; convert its numbers to the "
-            "published file's frame, or give the landmarks in iBUG order"
+            "format's frame, or give the landmarks in iBUG order"
         )

@@ -135,6 +135,17 @@ def test_a_face_in_another_frame_is_refused_with_its_axes(
         )
 
 
+def test_saved_models_of_another_unit_or_frame_are_refused(tmp_path, open_face):
+    """They were used as they are, though the result is documented to be in the model frame."""
+    for name, mean, message in (
+        ("meters", open_face.mean / 1000, "the mean face is 0.3 mm across"),
+        ("y down", open_face.mean * [1, -1, 1], "right, up and forward are x, -y, z instead of"),
+    ):
+        open_face.replace(mean=mean).save(tmp_path / f"{name}.npz")
+        with pytest.raises(ValueError, match=f"{name}.npz: .*{message}"):
+            load_face_model(tmp_path / f"{name}.npz")
+
+
 def test_landmarks_numbered_from_the_other_side_are_refused(tmp_path, open_face):
     write_turned_flame(tmp_path / "a.npz", open_face, np.eye(3))
     mirrored = open_face.landmark_indices[MIRROR68]
