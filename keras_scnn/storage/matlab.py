@@ -116,7 +116,8 @@ def _read_matrix(
     if kind == COMPRESSED:
         unpack = zlib.decompressobj()
         kind, size = (int(n) for n in np.frombuffer(unpack.decompress(element, 8), f"{order}u4", 2))
-        element = memoryview(unpack.decompress(unpack.unconsumed_tail, min(size, LONGEST_HEAD)))
+        most = min(max(size, 1), LONGEST_HEAD)  # 0 would mean no limit
+        element = memoryview(unpack.decompress(unpack.unconsumed_tail, most))
     if kind != MATRIX:
         return None
     matrix = _head(element, order)
@@ -128,7 +129,7 @@ def _read_matrix(
         raise ValueError(f"{matrix.name} is a {matrix.kind}; expected plain numbers")
     check_size(matrix.name, size, allowed)
     if unpack is not None:
-        rest = unpack.decompress(unpack.unconsumed_tail, max(size - len(element), 0) + 1)
+        rest = unpack.decompress(unpack.unconsumed_tail, size - len(element) + 1)
         if not unpack.eof or len(element) + len(rest) != size:  # zlib compares the checksum there
             raise ValueError(f"{matrix.name}: its compressed data is damaged, or of another length")
         element = memoryview(bytes(element) + rest)

@@ -1,6 +1,8 @@
 """Parts of "MAT-File Format" (MathWorks) that SciPy does not write."""
 
 import struct
+import tracemalloc
+import zlib
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ import scipy.sparse
 from keras_scnn.storage.guard import FileError
 from keras_scnn.storage.matlab import read_mat_arrays
 
-MATRIX, INT8, INT32, UINT32, DOUBLE = 14, 1, 5, 6, 9  # data types
+INT8, INT32, UINT32, DOUBLE, MATRIX, COMPRESSED = 1, 5, 6, 9, 14, 15  # data types
 HEAD = b"MATLAB 5.0".ljust(124) + struct.pack("<H", 0x0100) + b"IM"
 
 
@@ -37,6 +39,37 @@ def test_variables_of_newer_classes_are_skipped(tmp_path, its_class):
     for names in (None, ["a", "b"]):
         back = read_mat_arrays(tmp_path / "a.mat", names)
         assert back.keys() == {"b"} and back["b"].tolist() == [[1.5, -2]]
+
+
+def test_elements_that_are_no_matrix_are_skipped(tmp_path):
+    (tmp_path / "a.mat").write_bytes(HEAD + element(DOUBLE, bytes(80)) + matrix(b"b", NUMBERS))
+    assert read_mat_arrays(tmp_path / "a.mat")["b"].tolist() == [[1.5, -2]]
+
+
+def test_a_file_of_matlab_7_3_is_named_with_what_to_do(tmp_path):
+    """An HDF5 file behind 512 bytes that begin with this text."""
+    head = b"MATLAB 7.3 MAT-file".ljust(124) + struct.pack("<H", 0x0200) + b"IM"
+    (tmp_path / "a.mat").write_bytes(head.ljust(512) + b"\x89HDF\r\n\x1a\n")
+    with pytest.raises(FileError, match=r"a\.mat: .*of MATLAB 7\.3; save it with -v7$"):
+        read_mat_arrays(tmp_path / "a.mat")
+
+
+@pytest.mark.parametrize("declared", [0, 8, 1000])
+def test_a_compressed_matrix_is_not_unpacked_beyond_its_declared_size(tmp_path, declared):
+    """60 MB of zeros; declared as 0 bytes, all were unpacked."""
+    head = matrix(b"a", b"", shape=element(INT32, struct.pack("<ii", 1, 100)))[8:]
+    pressed = zlib.compressobj()
+    content = pressed.compress(struct.pack("<II", MATRIX, declared) + head)
+    for _ in range(60):
+        content += pressed.compress(bytes(1_000_000))
+    (tmp_path / "a.mat").write_bytes(HEAD + element(COMPRESSED, content + pressed.flush()))
+    tracemalloc.start()
+    try:
+        with pytest.raises(FileError, match=r"a\.mat: "):
+            read_mat_arrays(tmp_path / "a.mat")
+        assert tracemalloc.get_traced_memory()[1] < 20e6
+    finally:
+        tracemalloc.stop()
 
 
 def test_what_is_not_plain_numbers_is_named(tmp_path):
