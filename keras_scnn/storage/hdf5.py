@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
+import zlib
 from collections.abc import Collection
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import numpy as np
 
 from keras_scnn.storage.guard import allowed_bytes, check_size, reading
 
+CHECKSUM = 4  # bytes that Fletcher's filter adds to a chunk
 FILTERS = (h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32)
 
 
@@ -38,6 +41,7 @@ def read_datasets(
             datasets = {name: data for name in names if (data := _find(file, name)) is not None}
             for name, dataset in datasets.items():
                 _check(name, dataset, allowed)
+                _check_chunks(path, name, dataset)
                 if dataset.dtype.kind == "O":
                     _check_text(path, name, dataset)
                 allowed -= dataset.size * dataset.dtype.itemsize
@@ -85,12 +89,36 @@ def _check_text(path: Path, name: str, dataset: h5py.Dataset) -> None:
         check_size(name, int.from_bytes(file.read(4), "little"), path.stat().st_size)
 
 
+def _filters(dataset: h5py.Dataset) -> list[int]:
+    """The numbers of a dataset's filters, in the order in which they are applied on writing."""
+    creation = dataset.id.get_create_plist()
+    return [creation.get_filter(i)[0] for i in range(creation.get_nfilters())]
+
+
+def _check_chunks(path: Path, name: str, dataset: h5py.Dataset) -> None:
+    """Refuse chunks that gzip unpacks to more than a chunk: the library has no limit there."""
+    filters, size = _filters(dataset), path.stat().st_size
+    if h5py.h5z.FILTER_DEFLATE not in filters:
+        return
+    if len(set(filters)) < len(filters):
+        raise ValueError(f"{name}: compressed twice")
+    skipped = 1 << filters.index(h5py.h5z.FILTER_DEFLATE)  # in a chunk's mask
+    most = math.prod(dataset.chunks) * dataset.dtype.itemsize + CHECKSUM
+    stored: list[h5py.h5d.StoreInfo] = []
+    dataset.id.chunk_iter(stored.append)
+    for chunk in stored:
+        check_size(name, chunk.size, size)
+        mask, content = dataset.id.read_direct_chunk(chunk.chunk_offset)
+        if not mask & skipped and len(zlib.decompressobj().decompress(content, most + 1)) > most:
+            raise ValueError(f"{name}: a chunk unpacks to more than {most:,} bytes")
+
+
 def _check(name: str, dataset: h5py.Dataset, allowed: int) -> None:
     creation = dataset.id.get_create_plist()
     layouts = (h5py.h5d.COMPACT, h5py.h5d.CONTIGUOUS, h5py.h5d.CHUNKED)
     if creation.get_layout() not in layouts or creation.get_external_count():
         raise ValueError(f"{name}: its data are in other files; write them into this one")
-    used = [creation.get_filter(i)[0] for i in range(creation.get_nfilters())]
+    used = _filters(dataset)
     if unknown := set(used) - set(FILTERS):
         raise ValueError(f"{name}: compressed by the filters {sorted(unknown)}; use gzip")
     if dataset.shape is None:

@@ -1,3 +1,5 @@
+import zlib
+
 import h5py
 import numpy as np
 import pytest
@@ -62,4 +64,35 @@ def test_a_text_in_chunks_is_refused(tmp_path):
     """Its length, which is checked before it is read, is not at a known place of the file."""
     write(tmp_path / "a.h5", data=["words"], chunks=(1,))
     with pytest.raises(FileError, match=r"a\.h5: .*a: a string stored in chunks; write it without"):
+        read_datasets(tmp_path / "a.h5", ["a"])
+
+
+def test_a_chunk_that_unpacks_to_more_than_its_size_is_refused(tmp_path):
+    """20 MB of zeros in a chunk of 8 kB: the library unpacked them all (1 GB from 1 MB)."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        data = file.create_dataset("a", (1000,), "f8", chunks=(1000,), compression="gzip")
+        data.id.write_direct_chunk((0,), zlib.compress(bytes(20_000_000)))
+    with pytest.raises(FileError, match=r"a\.h5: .*a: a chunk unpacks to more than 8,004 bytes"):
+        read_datasets(tmp_path / "a.h5", ["a"])
+
+
+def test_a_chunk_that_skips_its_filter_is_read(tmp_path):
+    """As a writer stores it if compression does not pay off (HDF5's filter mask)."""
+    numbers = np.arange(20.0)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        data = file.create_dataset("a", (20,), "f8", chunks=(10,), compression="gzip")
+        data.id.write_direct_chunk((0,), numbers[:10].tobytes(), filter_mask=1)
+        data.id.write_direct_chunk((10,), zlib.compress(numbers[10:].tobytes()))
+    np.testing.assert_array_equal(read_datasets(tmp_path / "a.h5", ["a"])["a"], numbers)
+
+
+def test_data_compressed_twice_are_refused(tmp_path):
+    layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    layout.set_chunk((10,))
+    for _ in range(2):
+        layout.set_deflate(4)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        space = h5py.h5s.create_simple((10,))
+        h5py.h5d.create(file.id, b"a", h5py.h5t.IEEE_F64LE, space, layout)
+    with pytest.raises(FileError, match=r"a\.h5: .*a: compressed twice"):
         read_datasets(tmp_path / "a.h5", ["a"])
