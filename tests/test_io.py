@@ -84,14 +84,18 @@ def test_pixels_whose_white_is_not_known_are_refused(tmp_path, kind):
         read_image(tmp_path / "a.tif")
 
 
-def tiff(bits: int, photometric: int, planes: int, content: bytes) -> bytes:
-    """A TIFF of 4 x 4 px (TIFF 6.0): planes 1 are pixel by pixel, 2 channel by channel."""
+def tiff(bits: int, photometric: int, planes: int, content: bytes, tags=()) -> bytes:
+    """A TIFF of 4 x 4 px (TIFF 6.0): planes 1 are pixel by pixel, 2 channel by channel.
+
+    ``tags`` are added, or left out if None.
+    """
     channels = 3 if photometric == 2 else 1
     size = 8 + len(content)
     strip = len(content) // (channels if planes == 2 else 1)
     strips = [8 + i * strip for i in range(len(content) // strip)]
     rows = {256: [4], 257: [4], 258: [bits] * channels, 259: [1], 262: [photometric], 273: strips,
             277: [channels], 278: [4], 279: [strip] * len(strips), 284: [planes]}  # fmt: skip
+    rows = {tag: values for tag, values in (rows | dict(tags)).items() if values is not None}
     ends, table = b"", struct.pack("<H", len(rows))
     after = size + 2 + 12 * len(rows) + 4
     for tag, values in rows.items():
@@ -127,6 +131,23 @@ def test_usual_kinds_of_tiff_are_read(tmp_path):
     ):
         (tmp_path / "a.tif").write_bytes(file)
         np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), expected)
+
+
+def tiled(side: int) -> bytes:
+    """A gray TIFF of 4 x 4 px in one tile, whose first pixels are those of 16 px a row."""
+    values = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    tile = {322: [side], 323: [side], 324: [8], 325: [values.size]}
+    return tiff(8, 1, 1, values.tobytes(), {273: None, 278: None, 279: None} | tile)
+
+
+def test_a_tiff_whose_tile_is_far_larger_than_the_file_is_refused(tmp_path):
+    """A tile is decoded whole: an image of 16 x 16 px in 1 MB took 1.1 GB."""
+    (tmp_path / "a.tif").write_bytes(tiled(16))
+    expected = 16 * np.arange(4)[:, None] + np.arange(4)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif")[..., 0], expected)
+    (tmp_path / "a.tif").write_bytes(tiled(20000))
+    with pytest.raises(ValueError, match=r"a\.tif: .*20000 x 20000 px in .* far more pixels"):
+        read_image(tmp_path / "a.tif")
 
 
 def test_gray_of_any_depth_of_pgm_is_read(tmp_path):

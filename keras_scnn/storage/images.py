@@ -19,6 +19,8 @@ from PIL.TiffImagePlugin import (
     BITSPERSAMPLE,
     PHOTOMETRIC_INTERPRETATION,
     PLANAR_CONFIGURATION,
+    TILELENGTH,
+    TILEWIDTH,
     TiffImageFile,
 )
 
@@ -230,7 +232,7 @@ def _opened(data: bytes) -> Iterator[PIL.Image.Image]:
         with PILLOWS_LIMIT_LIFTED.held():
             file = PIL.Image.open(io.BytesIO(data), formats=formats)
         with file:
-            _check_pixels(file.size, data)
+            _check_pixels(_decoded_size(file), data)
             _check_values(file)
             yield file
     except PIL.UnidentifiedImageError as error:
@@ -240,6 +242,15 @@ def _opened(data: bytes) -> Iterator[PIL.Image.Image]:
         raise
     except Exception as error:
         raise ValueError(str(error) or type(error).__name__) from error
+
+
+def _decoded_size(file: PIL.Image.Image) -> tuple[int, int]:
+    """Width and height of what is decoded at once: a TIFF's tile may be larger than the image."""
+    width, height = file.size
+    if isinstance(file, TiffImageFile):
+        tags = file.tag_v2
+        return max(width, tags.get(TILEWIDTH, 0)), max(height, tags.get(TILELENGTH, 0))
+    return width, height
 
 
 def _check_values(file: PIL.Image.Image) -> None:
