@@ -412,6 +412,21 @@ def test_large_photos_of_any_format_are_read_reduced(tmp_path, monkeypatch, suff
     assert limit == PIL.Image.MAX_IMAGE_PIXELS
 
 
+@pytest.mark.parametrize("orientation", UPRIGHT)
+@pytest.mark.parametrize(
+    ("suffix", "options", "most"),
+    [("png", {}, 1), ("webp", {"lossless": True}, 1), ("jpg", {"quality": 100}, 8)],
+)
+def test_a_large_photo_is_turned_upright(tmp_path, monkeypatch, orientation, suffix, options, most):
+    """The three decoders of large photos apply EXIF's orientation in three places."""
+    picture, exif = noise(120, 90), PIL.Image.Exif()
+    exif[EXIF_ORIENTATION] = orientation
+    PIL.Image.fromarray(picture).save(tmp_path / f"a.{suffix}", exif=exif, **options)
+    lower_limits(monkeypatch, 80 * 60)
+    found = read_image(tmp_path / f"a.{suffix}").astype(float)
+    np.testing.assert_allclose(found, halved(UPRIGHT[orientation](picture)), atol=most)
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_large_photos_of_any_kind_of_pixels_are_read_reduced(tmp_path, monkeypatch, mode):
     picture, path = PIL.Image.fromarray(noise(121, 91)), tmp_path / "a.tif"

@@ -39,10 +39,24 @@ def turned() -> bytes:
     return encoded(exif=exif)
 
 
+def without_adobes_segment() -> bytes:
+    """CMYK, with components named 1 to 4, as those of YCbCr are (ITU-T T.81, B.2.2)."""
+    file = encoded(mode="CMYK")
+    at = file.index(b"\xff\xee")
+    assert file[at + 4 : at + 9] == b"Adobe"
+    bare = bytearray(file[:at] + file[at + 2 + int.from_bytes(file[at + 2 : at + 4], "big") :])
+    frame, scan = bare.index(b"\xff\xc0"), bare.index(b"\xff\xda")
+    bare[frame + 10 : frame + 20 : 3] = bare[scan + 5 : scan + 13 : 2] = bytes([1, 2, 3, 4])
+    return bytes(bare)
+
+
 @pytest.mark.parametrize(
     "file",
-    [turned(), encoded(mode="CMYK"), encoded()[:-300], encoded()[:200], b"", b"\xff\xd8\xff\xd9"],
-    ids=["EXIF", "CMYK", "cut", "header", "empty", "nothing in it"],
+    [
+        *(turned(), encoded(mode="CMYK"), without_adobes_segment(), encoded()[:-300]),
+        *(encoded()[:200], b"", b"\xff\xd8\xff\xd9"),
+    ],
+    ids=["EXIF", "CMYK", "CMYK, not Adobe's", "cut", "header", "empty", "nothing in it"],
 )
 def test_unusual_files_are_left_to_pillow(file):
     assert decode_plain_jpeg(file) is None
