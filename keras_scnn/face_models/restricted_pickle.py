@@ -7,7 +7,8 @@ file are taken for addresses. Objects that face models do not need (sparse matri
 tensors) become empty stand-ins. Any other name is refused before it is imported.
 
 The program is checked before it runs: the lengths that it declares, its number of steps, and the
-memo indices at which it stores values, because the unpickler allocates the declared memory.
+memo indices at which it stores values, because the unpickler allocates the declared memory. While
+it runs, copies of its values are counted: it may name one of them any number of times.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import pickletools
 import re
 from collections import OrderedDict
 from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,7 +35,16 @@ MAX_DEPTH = 50  # of nested lists
 REFUSED_STEPS = {"EXT1", "EXT2", "EXT4", "PERSID", "BINPERSID", "INST", "OBJ", "NEXT_BUFFER"}
 STEPS = {step.code: step for step in pickletools.opcodes}
 # Integers, Booleans, floats, complex numbers, bytes and text; O: objects, given as a list.
+ITEM_BYTES = 200  # that a set or a table takes for each item, at most
+_left: ContextVar[int] = ContextVar("bytes that copies of values may still take")
 DTYPE = re.compile(r"[<>=|]?([biufcSU]\d{1,9}|\?|O8?)")
+
+
+def _spend(size: int) -> None:
+    """Count a copy of a value, before it is made."""
+    if size > _left.get():
+        raise pickle.UnpicklingError("it copies its values to far more than the file's size")
+    _left.set(_left.get() - size)
 
 
 class StandIn:
@@ -105,17 +116,19 @@ def _filled(shape: Any, dtype: Any, is_fortran: Any, data: Any) -> np.ndarray:
     if not isinstance(dtype, _Dtype) or not _is_shape(shape):
         raise pickle.UnpicklingError(f"an array without a valid shape and dtype: {str(shape)[:80]}")
     order: Literal["C", "F"] = "F" if is_fortran else "C"
-    data = data.encode("latin1") if isinstance(data, str) else data
+    data = _Encode(data, "latin1") if isinstance(data, str) else data
     count = math.prod(shape)
     if dtype.is_object:
         if not isinstance(data, list) or len(data) != count:
             raise pickle.UnpicklingError(f"an array of {count:,} objects without a list of as many")
+        _spend(ITEM_BYTES * count)
         return _objects(data).reshape(shape, order=order)
     plain = dtype.dtype()
     if not isinstance(data, bytes | bytearray) or len(data) != count * plain.itemsize:
         raise pickle.UnpicklingError(f"an array {shape} of {plain} without as many bytes")
     if not plain.itemsize:
         raise pickle.UnpicklingError(f"an array of {plain}, whose elements have no bytes")
+    _spend(len(data))
     return np.frombuffer(bytearray(data), plain).reshape(shape, order=order)
 
 
@@ -179,6 +192,7 @@ class _Encode(StandIn):
     def __new__(cls, text: Any = None, encoding: Any = None) -> Any:
         if not isinstance(text, str) or encoding != "latin1":
             raise pickle.UnpicklingError("_codecs.encode is allowed for a text and 'latin1' only")
+        _spend(len(text))
         return text.encode("latin1")
 
 
@@ -186,6 +200,7 @@ class _Set(StandIn):
     """Replaces ``set([...])`` of Python 2's protocols."""
 
     def __new__(cls, items: Any = (), *_args: Any) -> Any:
+        _spend(ITEM_BYTES * len(items))
         return frozenset(items)
 
 
@@ -193,6 +208,7 @@ class _Table(StandIn):
     """Replaces ``OrderedDict``."""
 
     def __new__(cls, items: Any = (), *_args: Any) -> Any:
+        _spend(ITEM_BYTES * len(items))
         return OrderedDict(items)
 
 
@@ -259,8 +275,9 @@ def load_pickle(path: str | os.PathLike) -> Any:
         if path.suffix.lower() == ".npy":
             _skip_npy_header(data)
         start = data.tell()
-        _check_steps(data, allowed_bytes(len(content)))
+        _check_steps(data, allowed := allowed_bytes(len(content)))
         data.seek(start)
+        _left.set(allowed)
         # latin1 maps bytes to characters one to one: array data are strings in Python 2's pickles.
         return _plain(RestrictedUnpickler(data, encoding="latin1").load(), {}, 0)
 

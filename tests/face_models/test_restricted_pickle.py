@@ -1,5 +1,6 @@
 import os
 import pickle
+import struct
 import subprocess
 
 import numpy as np
@@ -162,6 +163,42 @@ def test_a_forged_array_is_refused(tmp_path, what):
     content, message = HOSTILE[what]
     (tmp_path / "a.pkl").write_bytes(content)
     with pytest.raises(ValueError, match=f"a.pkl: .*{message}"):
+        load_pickle(tmp_path / "a.pkl")
+
+
+def text(value: bytes) -> bytes:
+    return b"X" + struct.pack("<I", len(value)) + value
+
+
+NUMBERS = b"](" + b"K\1" * 1000 + b"e"  # a list of 1,000 numbers
+# What is stored first, and what then copies it: 100 kB, or a list.
+COPIES = {
+    "bytes of a text": (
+        b"c_codecs\nencode\nq\1" + text(bytes(100_000)) + b"q\2" + text(b"latin1") + b"q\3",
+        b"h\1h\2h\3\x86R",
+    ),
+    "an array of a text": (
+        b"cnumpy\ndtype\n" + text(b"u1") + b"\x85Rq\1cnumpy.core.multiarray\nscalar\nq\2"
+        + text(b"S100000") + b"q\3cnumpy\ndtype\nh\3\x85Rq\4" + text(bytes(100_000)) + b"q\5",
+        b"h\2h\4h\5\x86R",
+    ),
+    "a set of a list": (b"c__builtin__\nset\nq\1" + NUMBERS + b"q\2", b"h\1h\2\x85R"),
+    "an array of a list": (
+        b"cnumpy.core.numeric\n_frombuffer\nq\1" + NUMBERS + b"q\2cnumpy\ndtype\n" + text(b"O8")
+        + b"\x85Rq\3M\xe8\3\x85q\4" + text(b"C") + b"q\5",
+        b"(h\2h\3h\4h\5tq\6h\1h\6R",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", COPIES)
+def test_a_value_that_is_copied_a_thousand_times_is_refused(tmp_path, what):
+    """A file of 0.5 MB took 1.5 GB and 15 s; one copy is read."""
+    first, copy = COPIES[what]
+    (tmp_path / "a.pkl").write_bytes(b"\x80\2](" + first + copy + b"e.")
+    load_pickle(tmp_path / "a.pkl")
+    (tmp_path / "a.pkl").write_bytes(b"\x80\2](" + first + 1000 * copy + b"e.")
+    with pytest.raises(ValueError, match=r"a\.pkl: .*copies its values to far more than the file"):
         load_pickle(tmp_path / "a.pkl")
 
 
