@@ -1,11 +1,12 @@
 import io
+import re
 
 import numpy as np
 import PIL.Image
 import pytest
 from skimage import data
 
-from keras_scnn.storage.images import decode_image, decode_plain_jpeg
+from keras_scnn.storage.images import _jpeg_profile, decode_image, decode_plain_jpeg
 
 PHOTO = data.astronaut()[:151, :202]
 
@@ -31,6 +32,18 @@ def test_gray_becomes_three_equal_channels():
     result = decode_plain_jpeg(file)
     assert result.shape == (151, 202, 3)
     np.testing.assert_array_equal(result, np.repeat(expected[..., None], 3, axis=-1))
+
+
+def test_a_profile_in_parts_is_put_together_by_their_numbers():
+    """ICC.1:2022, B.4; Pillow writes 65,519 bytes a part."""
+    profile = np.random.default_rng(0).bytes(150_000)
+    file = encoded(icc_profile=profile)
+    assert PIL.Image.open(io.BytesIO(file)).info["icc_profile"] == profile
+    assert _jpeg_profile(file) == profile
+    parts = [match.start() for match in re.finditer(b"\xff\xe2..ICC_PROFILE\0", file, re.DOTALL)]
+    first, second, third = parts
+    swapped = file[:first] + file[second:third] + file[first:second] + file[third:]
+    assert _jpeg_profile(swapped) == profile
 
 
 def turned() -> bytes:
