@@ -48,6 +48,11 @@ APP2 = 0xE2
 IGNORED = {0xE0, APP2, 0xFE, 0xDB, 0xC4, 0xDD}
 PROFILE, PROFILE_HEAD = b"ICC_PROFILE\0", 14  # bytes, with the part's number and their count
 PROGRESSIVE = 0xC2
+SCAN = re.compile(b"\xff\xda")  # ``bytes.count`` is three times as slow
+# Each scan of a progressive JPEG goes over the whole photo. Photos have about 10; libtiff, too,
+# allows 100. Data after the photo, such as a phone's video, contain the marker by chance, once in
+# 65,536 bytes.
+MAX_SCANS, BYTES_PER_CHANCE = 100, 16384
 FRAMES = {0xC0, 0xC1, PROGRESSIVE}  # baseline, extended, progressive; Huffman codes
 MAX_PIXELS = 50_000_000  # of a plain JPEG that OpenCV decodes
 # A photo of more pixels is read at 1/2, 1/4 or 1/8 of its size: a JPEG by its decoder, so that it
@@ -190,6 +195,9 @@ def decode_image(data: bytes) -> np.ndarray:
 
 def _decoded(data: bytes) -> np.ndarray:
     """The pixels; read-only if they belong to an image of Pillow."""
+    scans = len(SCAN.findall(data)) if data[:2] == START else 0
+    if scans > MAX_SCANS + len(data) // BYTES_PER_CHANCE:
+        raise ValueError(f"{scans:,} scans: far more than a photo has")
     plain = decode_plain_jpeg(data)
     if plain is not None:
         return plain
