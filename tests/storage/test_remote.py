@@ -64,6 +64,19 @@ def test_a_file_is_published_atomically():
     assert get(home.url) == {"part.bin": b"whole"} and not temporary.exists()
 
 
+def test_an_object_is_put_once_under_its_own_name(monkeypatch):
+    """Renaming in a bucket is a second upload and a deletion."""
+    store, home, seen = fsspec.get_filesystem_class("memory"), place(memory_url()), []
+    write = store.pipe_file
+    monkeypatch.setattr(
+        store,
+        "pipe_file",
+        lambda self, path, *rest, **more: (seen.append(path), write(self, path, *rest, **more)),
+    )
+    (home / "part.bin").write_bytes(b"whole")
+    assert [Path(path).name for path in seen] == ["part.bin"]
+
+
 def test_other_stores_get_a_file_under_another_name_first(tmp_path, monkeypatch):
     fsspec.register_implementation(
         "disk", "fsspec.implementations.local.LocalFileSystem", clobber=True
@@ -158,12 +171,22 @@ def test_a_store_that_cannot_be_connected_to_is_named(monkeypatch):
         RemotePath("ftp://far/file").read_bytes()
 
 
+def answer(status: int) -> Exception:
+    """An error as aiohttp's, with the status of HTTP."""
+    error = Exception(f"status {status}")
+    error.status = status
+    return error
+
+
 def test_denied_and_full_stores_are_named():
     home = place("failing://results")
     FailingStore.left = 0
     for error, kind, words in (
         (OSError(errno.ENOSPC, "No space left on device"), StoreError, "No space left on device"),
         (PermissionError("Access Denied"), PermissionError, "denies access .*credentials"),
+        (answer(401), PermissionError, "denies access .status 401.; check rights"),
+        (answer(403), PermissionError, "denies access .status 403.; check rights"),
+        (answer(500), StoreError, "fails .status 500."),
     ):
         FailingStore.error = error
         with pytest.raises(kind, match=f"failing://results/a: the store .*{words}"):
