@@ -99,7 +99,7 @@ def main() -> None:
     fold_into(preset, whole_kernel(preset, metric), np.float64(inputs).mean(axis=(0, 1)))
     preset = with_covariance(preset, mixture, chosen)
     note = {"preset": preset_digest(args.preset), "photos": len(chosen), "people": len(photos)}
-    note |= dataclasses.asdict(options) | {"held_out": args.held_out}
+    note |= {"options": dataclasses.asdict(options), "held_out": args.held_out}
     save_refined(args.out, preset, args.preset, "shapes_refined", note)
 
 

@@ -105,7 +105,8 @@ def test_the_command(tool, people, tmp_path, monkeypatch):
     made = load_preset(tmp_path / "out")
     note = made.metadata["shapes_refined"]
     assert (note["people"], note["photos"], note["held_out"]) == (98, len(known), HELD_OUT)
-    assert (note["neighbor_weight"], note["scale"], note["seed"]) == (0.25, 0.3, 3)
+    options = note["options"]
+    assert (options["neighbor_weight"], options["scale"], options["seed"]) == (0.25, 0.3, 3)
     before, after = (p.core.get_layer("parameters").get_weights()[0] for p in (preset, made))
     changed = np.abs(after - before).max(axis=0)
     assert changed[layout.identity].max() > 1e-3
