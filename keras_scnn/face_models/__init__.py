@@ -25,7 +25,7 @@ __all__ = [
     "load_face_model", "read_bfm2009", "read_bfm_h5", "read_flame", "read_gnm", "read_ict",
 ]  # fmt: skip
 
-FACE_MODEL = "face_model.npz"  # beside records and in run folders, where it is not the embedded one
+FACE_MODEL = "face_model.npz"  # beside records and in presets, where it is not the embedded one
 
 # Each module's reader, and the suffixes of its files. Readers are imported on first use, since the
 # embedded model does not need the packages that read foreign formats.
@@ -92,6 +92,19 @@ def face_model_beside(path: Path, name: str) -> MorphableModel:
         return MorphableModel.open_face()
     model = f"the face model '{name}' that the network was trained with (MorphableModel.save)"
     return MorphableModel.load(existing_file(file, model))
+
+
+def keep_face_model(path: Path, model: MorphableModel) -> None:
+    """Save a preset's face model for ``face_model_beside``, which has the embedded one anyway.
+
+    Args:
+        path: of the file of the preset's settings.
+        model: of the preset; the embedded one, also with fewer components, is not saved.
+    """
+    own = MorphableModel.open_face()
+    sizes = min(model.n_identity, own.n_identity), min(model.n_expression, own.n_expression)
+    if model.name != own.name or model.digest != own.truncated(*sizes).digest:
+        model.save(path.with_name(FACE_MODEL))
 
 
 def _reader(path: Path) -> Callable[..., MorphableModel]:

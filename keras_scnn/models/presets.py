@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_scnn.face_models import face_model_beside
+from keras_scnn.face_models import face_model_beside, keep_face_model
 from keras_scnn.models.backend import check_data_format, start_keras
 from keras_scnn.models.encoder_table import MAX_INPUT_SIZE, check_input_size
 from keras_scnn.models.shared_weights import (
@@ -38,7 +38,7 @@ from keras_scnn.settings import did_you_mean
 from keras_scnn.storage import atomic_path, read_npz, write_npz
 from keras_scnn.storage.atomic import staged_files
 from keras_scnn.storage.downloads import checked_digest, fetch_folder, files_digest, split_digest
-from keras_scnn.storage.guard import reading
+from keras_scnn.storage.guard import existing_file, reading
 from keras_scnn.storage.remote import RemotePath, local_path, place
 from keras_scnn.storage.text import json_text, read_json
 
@@ -167,8 +167,9 @@ class Preset(_WithSpace):
 
 
 def save_preset(folder: str | os.PathLike, preset: Preset, base: str = "") -> None:
-    """Write the folder's two files together, so that neither is left beside one of an older preset.
+    """Write the folder's files together, so that none is left beside one of an older preset.
 
+    A face model other than the embedded one is written too, since commands need it.
     A preset is loaded as the network that its settings describe, in float32 and trainable. Anything
     that they do not describe is rejected: LoRA, quantized weights, layers that were added, removed
     or changed. Weights of recognizers that equal those of the installed packages are not written.
@@ -197,6 +198,7 @@ def save_preset(folder: str | os.PathLike, preset: Preset, base: str = "") -> No
     with staged_files(folder) as aside:
         write_npz(aside / WEIGHTS, FORMAT, VERSION, **arrays)
         (aside / SETTINGS).write_text(text)
+        keep_face_model(aside / SETTINGS, preset.face_model)
 
 
 def _settings_of(preset: Preset) -> dict:
@@ -379,10 +381,8 @@ def preset_digest(name_or_path: str | os.PathLike) -> str:
     """
     folder = preset_folder(name_or_path)
     settings = {k: v for k, v in read_settings(folder / SETTINGS).items() if k != "metadata"}
-    if not (folder / WEIGHTS).is_file():
-        raise FileNotFoundError(f"{folder / WEIGHTS}: no such file")
-    content = json.dumps(settings, sort_keys=True).encode() + (folder / WEIGHTS).read_bytes()
-    return hashlib.sha256(content).hexdigest()
+    weights = existing_file(folder / WEIGHTS, "a preset's weights").read_bytes()
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode() + weights).hexdigest()
 
 
 def read_settings(path: Path) -> dict:

@@ -21,7 +21,7 @@ from keras_scnn.data.samplers import WHOLE, Shard
 from keras_scnn.data.stream import original_errors
 from keras_scnn.data.synthesis.rendered_people import one_thread_each
 from keras_scnn.evaluation.plots import plot_curves
-from keras_scnn.face_models import FACE_MODEL, load_face_model
+from keras_scnn.face_models import load_face_model
 from keras_scnn.models import Preset, load_preset, save_preset
 from keras_scnn.models.presets import preset_digest, read_preset
 from keras_scnn.morphable_model import MorphableModel
@@ -355,15 +355,9 @@ def _tensorboard(config: TrainConfig) -> list[keras.callbacks.Callback]:
 
 
 def finished_preset(run: Run, state: RunState) -> Preset:
-    """Write the run's preset, its within-person covariance included, and return it in float32.
-
-    A face model other than the embedded one is written too, since commands need it to load the
-    preset.
-    """
+    """Write the run's preset, its within-person covariance included, and return it in float32."""
     preset = as_preset(run, state)
     preset.metadata["digests"] = run_digests(run.config)
-    if run.config.face_model != "open_face":
-        preset.face_model.save(run.folder / FACE_MODEL)
     save_preset(run.folder, preset)
     if run.config.precision != "float32":
         keras.config.set_dtype_policy("float32")

@@ -194,11 +194,14 @@ def test_the_face_model_can_be_handed_over(folder, open_face):
 
 
 def test_another_face_model_is_read_from_the_folder(folder, open_face, tmp_path):
+    """Commands have no option for it."""
     mine = open_face.replace(name="mine", mean=open_face.mean * 1.1)
     preset = load_preset(folder)
     space = ParameterSpace(mine.truncated(8, 4), preset.space.whitening)
     home = tmp_path / "mine"
     save_preset(home, dataclasses.replace(preset, space=space))
+    np.testing.assert_array_equal(read_preset(home).face_model.mean, mine.mean)
+    (home / "face_model.npz").unlink()
     missing = (
         f"{home / 'face_model.npz'}: no such file; expected the face model 'mine' that the network "
         "was trained with"
@@ -210,6 +213,16 @@ def test_another_face_model_is_read_from_the_folder(folder, open_face, tmp_path)
     (home / "face_model.npz").write_text("no model")
     with pytest.raises(ValueError, match=re.escape(str(home / "face_model.npz"))):
         load_preset(home)
+
+
+def test_a_preset_holds_no_copy_of_the_embedded_face_model(folder, open_face, tmp_path):
+    preset = load_preset(folder)
+    assert preset.face_model.n_identity == 8 < open_face.n_identity
+    assert not (folder / "face_model.npz").exists()
+    changed = preset.face_model.replace(mean=open_face.mean * 1.1)  # of the same name
+    space = ParameterSpace(changed, preset.space.whitening)
+    save_preset(tmp_path / "changed", dataclasses.replace(preset, space=space))
+    np.testing.assert_array_equal(read_preset(tmp_path / "changed").face_model.mean, changed.mean)
 
 
 def test_a_face_model_of_other_shapes_is_refused(folder, open_face):
