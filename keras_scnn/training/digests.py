@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -18,6 +19,7 @@ from keras_scnn.storage.text import json_text, read_json
 from keras_scnn.training.config import TrainConfig
 
 INPUTS = "inputs.json"
+FILES = ("face_model", "recognizer", "sface")  # settings that may name a file or folder
 # Each stands for its folder: a preset's weights; the manifest of face records, with all checksums.
 DECIDING = ("weights.npz", "manifest.json")
 
@@ -69,12 +71,16 @@ def short_ends(places: list[Place]) -> list[str]:
 
 
 def run_digests(config: TrainConfig) -> dict:
-    """Digests of a run's inputs: 'start', '' for none, and 'data', see ``data_digests``."""
+    """Digests of a run's inputs: 'start', '' for none; 'data', see ``data_digests``; and of the
+    files of ``FILES`` that the settings name."""
     from keras_scnn.models.presets import preset_folder
 
+    given = {name: getattr(config, name) for name in FILES}
+    defaults = {one.name: one.default for one in dataclasses.fields(config)}
     return {
         "start": content_digest(preset_folder(config.start)) if config.start else "",
         "data": data_digests(config.data),
+        **{n: content_digest(Path(one)) for n, one in given.items() if one != defaults[n]},
     }
 
 
@@ -96,7 +102,7 @@ def group_facts(config: TrainConfig) -> dict[str, str]:
 
 
 def check_inputs(folder: Path, config: TrainConfig) -> None:
-    """Check that a resumed run has the data and start it began with; record those of a new run.
+    """Check that a resumed run has the inputs that it began with; record those of a new run.
 
     Raises:
         ValueError: the files have changed since the run began.
@@ -106,6 +112,7 @@ def check_inputs(folder: Path, config: TrainConfig) -> None:
         what = "the digests of a run's inputs"
         with reading(path, what):
             there = dict(read_json(path, what))
+        there = {name: now[name] for name in FILES if name in now} | there  # absent before 0.3
         if changed := [name for name in now if there.get(name) != now[name]]:
             raise ValueError(
                 f"{folder} holds a run whose {' and '.join(changed)} had other contents when it "

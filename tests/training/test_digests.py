@@ -27,6 +27,20 @@ def test_a_run_continues_only_with_the_data_that_it_began_with(tmp_path):
         check_inputs(run, config)
 
 
+def test_a_run_continues_only_with_the_face_model_that_it_began_with(tmp_path):
+    """The file's name is a setting of the run, which its content is not."""
+    path, run = tmp_path / "mine.npz", tmp_path / "run"
+    path.write_bytes(b"one")
+    run.mkdir()
+    (run / INPUTS).write_text('{"start": "", "data": {}}')  # of a version that did not record it
+    config = TrainConfig(run=str(run), start="", face_model=str(path))
+    check_inputs(run, config)
+    check_inputs(run, config)
+    path.write_bytes(b"two")
+    with pytest.raises(ValueError, match="run holds a run whose face_model had other contents"):
+        check_inputs(run, config)
+
+
 def test_processes_with_the_same_data_elsewhere_are_accepted(tmp_path):
     """Folders with the same name on two machines; another seed or other contents differ."""
     facts = []
