@@ -3,7 +3,9 @@ import csv
 import dataclasses
 import io
 import json
+import os
 import shutil
+import signal
 from types import SimpleNamespace
 
 import keras
@@ -186,6 +188,20 @@ def test_the_dtype_policy_is_put_back(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="no data"):
         train(TrainConfig(run=str(tmp_path)))
     assert keras.config.dtype_policy().name == "float32"
+
+
+def test_a_stop_is_reported_below_the_progress_bar(tmp_path, cache, monkeypatch, capsys):
+    class Sender(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(running, "_tensorboard", lambda config: [Sender()])
+    words = [f"--{k.replace('_', '-')}={v}" for k, v in TINY.items()]
+    folders = ["--run", str(tmp_path / "run"), "--cache", str(cache)]
+    assert main([*words, *folders, "--steps", "4"]) == 130
+    said = capsys.readouterr().err
+    assert said.endswith("\nstopped after step 1; the same command continues from there\n")
+    assert read_state(tmp_path / "run").step == 1
 
 
 @pytest.mark.integration

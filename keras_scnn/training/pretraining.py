@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -45,16 +46,18 @@ def pretrain(config: TrainConfig, network: keras.Model, mode: Any, seen: np.ndar
     model.compile(make_optimizer(config), {"landmarks": loss})
     steps = config.pretrain_steps
     budget = Budget(RunState(), steps, 0, config.learning_rate, config.warmup)
+    progress = Progress(budget, steps)
     stream = mode.stream(seen, 0).map(_landmarks_alone)
     create_variables(model, stream)
-    model.fit(
-        stream,
-        epochs=-(-steps // STEPS_PER_EPOCH),
-        steps_per_epoch=min(steps, STEPS_PER_EPOCH),
-        callbacks=[budget, Progress(budget, steps)],
-        shuffle=False,
-        verbose=0,
-    )
+    with contextlib.closing(progress):
+        model.fit(
+            stream,
+            epochs=-(-steps // STEPS_PER_EPOCH),
+            steps_per_epoch=min(steps, STEPS_PER_EPOCH),
+            callbacks=[budget, progress],
+            shuffle=False,
+            verbose=0,
+        )
     if config.weight_average:
         finish(model, mode.stream(seen, steps))
     with atomic_path(path) as temporary:

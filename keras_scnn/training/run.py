@@ -321,17 +321,18 @@ def _fit(run: Run, group: Group, state: RunState) -> RunState:
     photos = mode.mixture.records, run.unseen, mode.space
     monitor = ShapeMonitor(*photos, kept, group, largest_shape(run.folder))
     checkpoints = Checkpoints(run.folder, budget, kept, group)
-    stop = StopRequest(checkpoints, budget, group)
+    stop, progress = StopRequest(checkpoints, budget, group), Progress(budget, config.steps)
     validation = mode.stream(run.unseen, 0, True, group.shard)
     if validation is not None:
         validation = validation.take(VALIDATION_STEPS).cache()
     callbacks = [budget, FiniteNumbers(run.folder, budget), monitor]  # before the checkpoints
     if group.is_first:
-        callbacks += [checkpoints, *_tensorboard(config), Progress(budget, config.steps)]
+        callbacks += [checkpoints, *_tensorboard(config), progress]
     stream = mode.stream(run.seen, state.step, shard=group.shard)
     if group is ALONE:
         create_variables(trainee.trained, stream)
-    with stop.listening(), one_thread_each(), group.scope():  # batches may be rendered meanwhile
+    calm = one_thread_each()  # batches may be rendered meanwhile
+    with stop.listening(), contextlib.closing(progress), calm, group.scope():
         trainee.trained.fit(
             stream,
             initial_epoch=state.step // STEPS_PER_EPOCH,

@@ -279,11 +279,16 @@ def shape_health(predicted: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 
 
 class Progress(keras.callbacks.Callback):
-    """A progress bar for the whole run: the used fraction of its budget, of steps or time."""
+    """A progress bar for the whole run: the used fraction of its budget, of steps or time.
+
+    ``fit`` is called within ``contextlib.closing(progress)``, so that the bar's line also ends if
+    training does not: Keras then calls no callback.
+    """
 
     def __init__(self, budget: Budget, steps: int):
         super().__init__()
         self._budget, self._steps = budget, steps
+        self._bar: tqdm | None = None
 
     def on_train_begin(self, logs=None):
         form = "{desc}: {percentage:3.0f}%|{bar}| {postfix}"
@@ -291,6 +296,7 @@ class Progress(keras.callbacks.Callback):
         self._bar = tqdm(total=1.0, initial=start, desc="training", bar_format=form)
 
     def on_train_batch_end(self, batch, logs=None):
+        assert self._bar is not None  # since on_train_begin
         loss = float((logs or {}).get("loss", np.nan))
         left = tqdm.format_interval(self._budget.seconds_left)
         step = self._budget.state.step
@@ -299,5 +305,7 @@ class Progress(keras.callbacks.Callback):
         )
         self._bar.update(self._budget.progress - self._bar.n)
 
-    def on_train_end(self, logs=None):
-        self._bar.close()
+    def close(self) -> None:
+        """End the bar's line, so that what is printed next is below it."""
+        if self._bar is not None:
+            self._bar.close()

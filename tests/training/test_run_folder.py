@@ -1,3 +1,4 @@
+import contextlib
 import os
 import signal
 from types import SimpleNamespace
@@ -315,8 +316,9 @@ def test_a_collapse_of_shapes_ends_the_run(tiny_face_model, tiny_whitening, tmp_
 def test_the_progress_bar_knows_the_time_limit(capsys):
     state = RunState(step=3, seconds=57.0)
     budget = Budget(state, steps=10**6, minutes=1, peak=0.1, warmup=1)
-    callbacks = [budget, Progress(budget, 10**6)]
-    network().fit(X, Y, batch_size=1, epochs=10**6, callbacks=callbacks, verbose=0)
+    with contextlib.closing(Progress(budget, 10**6)) as progress:
+        callbacks = [budget, progress]
+        network().fit(X, Y, batch_size=1, epochs=10**6, callbacks=callbacks, verbose=0)
     shown = capsys.readouterr().err.split("\r")
     first, last = (line for line in (shown[1], shown[-1]))
     assert "training:  9" in first  # 57 of 60 seconds
