@@ -252,6 +252,22 @@ def test_a_run_begins_where_one_was_killed_before_it_wrote_its_settings(tmp_path
     check_run_folder(tmp_path, TrainConfig(), ())
 
 
+@pytest.mark.parametrize("text, lost", [("", "run and no seed"), ("run: runs/a\n", "seed")])
+def test_settings_that_are_cut_are_not_completed_by_defaults(tmp_path, text, lost):
+    (tmp_path / "config.yaml").write_text(text)
+    message = f"config.yaml: not the settings of a run, or damaged: it has no {lost}"
+    with pytest.raises(ValueError, match=message):
+        check_run_folder(tmp_path, TrainConfig(), ())
+
+
+def test_damaged_results_before_training_are_reported_before_training(run, tmp_path, capsys):
+    folder = shutil.copytree(run[0], tmp_path / "run")
+    (folder / "before.json").write_text("")
+    assert main(["--resume", str(folder), "--steps", "4"]) == 2
+    assert "before.json: not the results before training" in capsys.readouterr().err
+    assert read_state(folder).step == 2
+
+
 def test_a_folder_of_other_files_is_no_run_folder(tmp_path, capsys):
     (tmp_path / "photo.jpg").touch()
     assert main(["--run", str(tmp_path), "--steps", "1"]) == 2

@@ -261,7 +261,11 @@ def check_run_folder(folder: Path, config: TrainConfig, may_change: tuple[str, .
     check_out(folder, "--run")
     path = folder / SETTINGS
     if path.is_file():
-        there = dataclasses.asdict(configuration(type(config), read_yaml(path), str(path)))
+        values = read_yaml(path)
+        if missing := {"run", "seed"} - values.keys():  # else the rest would be defaults
+            lost = " and no ".join(sorted(missing))
+            raise ValueError(f"{path}: not the settings of a run, or damaged: it has no {lost}")
+        there = dataclasses.asdict(configuration(type(config), values, str(path)))
         wanted = dataclasses.asdict(config)
         differ = [n for n in wanted if wanted[n] != there[n] and n not in may_change]
         if differ:
@@ -284,5 +288,5 @@ def claim_run_folder(folder: Path, config: TrainConfig, may_change: tuple[str, .
     folder.mkdir(parents=True, exist_ok=True)
     with sole_run(folder):
         check_run_folder(folder, config, may_change)  # again: another run may have begun since
-        with atomic_path(folder / SETTINGS) as temporary:
+        with atomic_path(folder / SETTINGS, durable=True) as temporary:
             temporary.write_text(yaml.safe_dump(dataclasses.asdict(config), sort_keys=False))

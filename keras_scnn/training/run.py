@@ -60,7 +60,7 @@ from keras_scnn.training.run_folder import (
     StopRequest,
     largest_shape,
 )
-from keras_scnn.training.summary import ending, measure_before, run_table
+from keras_scnn.training.summary import ending, measure_before, read_before, run_table
 from keras_scnn.training.warm_start import head_samples, init_from_preset, solve_head
 
 # Settings that may change when a run is resumed.
@@ -162,6 +162,7 @@ def set_up(config: TrainConfig, group: Group = ALONE) -> Run:
         check_run_folder(folder, config.kept(), MAY_CHANGE)
         with sole_run(folder) if folder.is_dir() else contextlib.nullcontext():
             state = check_kept(folder)
+        read_before(folder)  # report a damaged file before training
         if config.start and not state.checkpoint:
             preset_digest(config.start)  # report a missing preset before preparing the data
     keras.utils.set_random_seed(config.seed)

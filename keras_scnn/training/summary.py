@@ -10,7 +10,9 @@ from keras_scnn.evaluation.bootstrap import numbers
 from keras_scnn.evaluation.report import summary_table
 from keras_scnn.models import Preset
 from keras_scnn.protocols.records import RecordResults, baseline, evaluate_records
+from keras_scnn.settings import typed
 from keras_scnn.storage import atomic_path
+from keras_scnn.storage.guard import reading
 from keras_scnn.storage.text import json_text, read_json
 from keras_scnn.training.checkpoints import RunState
 
@@ -25,17 +27,29 @@ def measure_before(folder: Path, preset: Preset, records: FaceRecords) -> None:
         temporary.write_text(json_text(known))
 
 
+def read_before(folder: Path) -> dict[str, dict]:
+    """The results of ``measure_before``, as a column for ``run_table``; none in older folders.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    path, what = folder / BEFORE, "the results before training"
+    if not path.is_file():
+        return {}
+    with reading(path, what):
+        values = dict(read_json(path, what))
+        return {"before training": {n: typed(one, float, n) for n, one in values.items()}}
+
+
 def run_table(folder: Path, preset: Preset, records: FaceRecords, results: RecordResults) -> str:
     """A table of about ten rows: before training, trained, and the trivial baseline.
 
     Args:
-        folder: of the run; an older one, without ``before.json``, has no column for it.
+        folder: of the run, see ``read_before``.
         preset: the trained network. results: of the trained network on the records.
     """
-    path = folder / BEFORE
-    before = {"before training": read_json(path)} if path.is_file() else {}
-    trained = {"trained": numbers(results)}
-    return summary_table(before | trained | {"mean face, chance": baseline(preset, records)})
+    trained = {"trained": numbers(results), "mean face, chance": baseline(preset, records)}
+    return summary_table(read_before(folder) | trained)
 
 
 def ending(state: RunState, steps: int, minutes: float) -> str:

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from keras_scnn.training.checkpoints import RunState
-from keras_scnn.training.summary import ending, measure_before
+from keras_scnn.training.summary import ending, measure_before, read_before
 
 
 def test_a_run_says_that_the_time_limit_ended_it_and_how_far_it_came():
@@ -25,3 +25,17 @@ def test_only_finite_numbers_are_kept_from_before_training(tmp_path, monkeypatch
     )
     measure_before(tmp_path, None, None)
     assert json.loads((tmp_path / "before.json").read_text()) == {"dense_percent": 3.5}
+    assert read_before(tmp_path) == {"before training": {"dense_percent": 3.5}}
+
+
+def test_a_folder_without_results_before_training_has_no_column_for_them(tmp_path):
+    assert read_before(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[3.5]", '{"dense_percent": "3.5"}', '{"dense_percent": [1]}']
+)
+def test_damaged_results_before_training_are_named(tmp_path, text):
+    (tmp_path / "before.json").write_text(text)
+    with pytest.raises(ValueError, match="before.json: not the results before training"):
+        read_before(tmp_path)
