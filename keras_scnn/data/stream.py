@@ -23,6 +23,7 @@ from keras_scnn.data.samplers import (
 from keras_scnn.data.synthesis.fresh_people import EachPhotoOnce, fresh_photos
 from keras_scnn.data.synthesis.rendered_people import SyntheticConfig
 from keras_scnn.parameters import Whitening
+from keras_scnn.settings import whole
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -162,12 +163,13 @@ def pair_batch(
 
     Raises:
         ValueError: the sampler is not one of pairs, or is not over the records' photos, the
-            whitening has another number of parameters, or the shard is invalid (``Shard.rows``).
+            whitening has another number of parameters, ``batch_size`` is not a whole number above
+            0, or the shard is invalid (``Shard.rows``).
     """
     if isinstance(sampler, GroupSampler | JoinedSampler):
         raise ValueError(f"sampler is a {type(sampler).__name__}; pairs need a PairSampler")
     _check_fit(records, whitening, sampler)
-    rows = shard.rows(batch_size)
+    rows = shard.rows(whole("batch_size", batch_size))
     return _pairs(
         records, whitening, PairBatch(*(x[rows] for x in sampler.batch(step, batch_size)))
     )
@@ -262,10 +264,14 @@ def as_dataset(make: Callable[..., Batch], first_step: int = 0) -> tf.data.Datas
 
     Args:
         make: a pure function of ``step``; all its batches have the same shapes.
-        first_step: the first step.
+        first_step: the first step, a whole number of at least 0.
+
+    Raises:
+        ValueError: ``first_step`` is something else.
     """
     import tensorflow as tf
 
+    first_step = whole("first_step", first_step, 0)
     probe = make(step=first_step)
     arrays = tf.nest.flatten(probe)
 
@@ -316,7 +322,9 @@ def as_iterator(make: Callable[..., Batch], first_step: int = 0) -> Generator[Ba
 
     Raises:
         ImportError: the extra 'grain' is not installed.
+        ValueError: ``first_step`` is not a whole number of at least 0.
     """
+    first_step = whole("first_step", first_step, 0)
     try:
         import grain
     except ImportError as error:

@@ -26,7 +26,8 @@ class InParts(keras.layers.Layer):
         parts: number of parts, 1 or more; the batch size must be a multiple of it.
 
     Raises:
-        ValueError: parts is not a whole number of at least 1.
+        ValueError: parts is not a whole number of at least 1; or, in training, the size of a batch
+            is known, and is not a multiple of it.
     """
 
     def __init__(self, network: keras.Model, parts: int, **kwargs):
@@ -38,6 +39,9 @@ class InParts(keras.layers.Layer):
     def call(self, images, training=None):
         if not training or self.parts == 1:
             return self.network(images, training=training)
+        count = images.shape[0]
+        if count is not None and count % self.parts:
+            raise ValueError(f"a batch of {count} rows cannot be divided into {self.parts} parts")
         variables = self.network.trainable_variables, self.network.non_trainable_variables
         weights, state = ([ops.convert_to_tensor(v) for v in some] for some in variables)
         one_part = keras.remat(self._one_part)

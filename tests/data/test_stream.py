@@ -78,6 +78,19 @@ def test_a_whitening_of_other_parameters_is_refused(records, sampler):
         pair_dataset(records, Whitening(np.zeros(5), np.ones(5)), sampler, 4)
 
 
+@pytest.mark.parametrize("size", [0, -1, 2.5])
+def test_a_batch_size_that_is_no_number_of_pairs_is_refused(records, sampler, tiny_whitening, size):
+    with pytest.raises(ValueError, match=f"batch_size is {size}; it must be"):
+        pair_dataset(records, tiny_whitening, sampler, batch_size=size)
+
+
+@pytest.mark.parametrize("step", [-1, 1.5])
+@pytest.mark.parametrize("stream", [as_dataset, as_iterator])
+def test_a_first_step_that_is_no_step_is_refused(stream, step):
+    with pytest.raises(ValueError, match=f"first_step is {step}; it must be"):
+        stream(lambda step: None, step)
+
+
 def test_an_unknown_input_is_named(records, sampler, tiny_whitening):
     names = ["image_a", "image_b", "points"]
     with pytest.raises(ValueError, match="no array of a batch is named 'points'; there are im"):

@@ -56,6 +56,12 @@ def test_loss_and_gradients_of_all_pairs_are_those_of_the_whole_batch():
     check_parts_are_the_whole()
 
 
+def test_a_batch_that_its_parts_do_not_divide_is_refused():
+    images = np.zeros((PARTS + 1, 8, 8, 3), np.float32)
+    with pytest.raises(ValueError, match="a batch of 4 rows cannot be divided into 3 parts"):
+        build(PARTS)[0](images, training=True)
+
+
 @pytest.mark.integration
 def test_the_same_on_jax():
     code = "from models.test_micro_batches import *; check_parts_are_the_whole()"
