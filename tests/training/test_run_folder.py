@@ -3,6 +3,7 @@ import os
 import signal
 from types import SimpleNamespace
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -137,9 +138,10 @@ def cut(path):
 
 
 def flip(path):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
+    """Change one weight: Keras would load the file, so only the checksum tells."""
+    with h5py.File(path, "r+") as file:
+        kernel = file["layers/dense/vars/0"]
+        kernel[0, 0] = -kernel[0, 0]
 
 
 def remove(path):
@@ -162,6 +164,29 @@ def test_a_run_continues_from_the_last_undamaged_checkpoint(two_checkpoints, har
     harm(folder / "checkpoint-8.weights.h5")
     with pytest.raises(ValueError, match="No checkpoint of the run can be read.*delete"):
         load_checkpoint(folder, model, read_state(folder))
+
+
+def test_a_checkpoint_saved_again_replaces_none_but_itself(two_checkpoints):
+    """As by a run that continued from step 8, because the checkpoint of step 16 was damaged."""
+    folder, _ = two_checkpoints
+    state = save_checkpoint(folder, network(), RunState(step=16))
+    assert (state.step, state.previous.step) == (16, 8)
+    names = {path.name for path in folder.glob("checkpoint-*")}
+    assert names == {"checkpoint-8.weights.h5", "checkpoint-16.weights.h5"}
+
+
+def test_a_checkpoint_of_other_random_generators_is_refused(tmp_path):
+    """The weights fit, but the numbers that dropout draws would be others."""
+    keras.utils.set_random_seed(0)
+    layers = [keras.layers.Dropout(0.5), keras.layers.Dense(3, name="dense")]
+    random = keras.Sequential([keras.Input((3,)), *layers])
+    random.compile(keras.optimizers.Adam(0.1), "mse")
+    random.fit(X, Y, verbose=0)
+    state = save_checkpoint(tmp_path, random, RunState(step=2))
+    plain = keras.Sequential([keras.Input((3,)), keras.layers.Identity(), layers[1]])
+    plain.compile(keras.optimizers.Adam(0.1), "mse")
+    with pytest.raises(ValueError, match="1 states of 0 random generators"):
+        load_checkpoint(tmp_path, plain, state)
 
 
 def test_a_full_disk_is_one_line_and_the_checkpoint_before_is_kept(two_checkpoints, monkeypatch):
@@ -224,6 +249,11 @@ def test_damaged_files_of_a_run_are_named_before_training(tmp_path, name, text):
     (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match=f"{name}: not the (state|curves) of a run"):
         check_kept(tmp_path)
+
+
+def test_a_run_stopped_before_its_first_row_has_no_curves_to_check(tmp_path):
+    save_checkpoint(tmp_path, network(), RunState(step=12))
+    assert check_kept(tmp_path).step == 12
 
 
 def test_checkpoints_whose_state_is_lost_are_not_trained_over(two_checkpoints):
