@@ -92,7 +92,15 @@ class KernelAdamW(Adam):
 
 @keras.saving.register_keras_serializable("keras_scnn")
 class LossScaleOptimizer(_OfAllReplicas, keras.optimizers.LossScaleOptimizer):
-    """Keras's, which ``compile`` adds for mixed_float16, with ``_OfAllReplicas``."""
+    """Keras's, which ``compile`` adds for mixed_float16, with ``_OfAllReplicas``.
+
+    It is built once, like other optimizers: Keras's would create its variables again, so that a
+    resumed run would begin with the initial scale, and save more variables than it loads.
+    """
+
+    def build(self, variables):
+        if not self.built:
+            super().build(variables)
 
 
 def make_optimizer(config: TrainConfig) -> keras.optimizers.Optimizer:

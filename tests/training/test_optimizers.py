@@ -118,3 +118,15 @@ def test_batch_norm_statistics_are_those_of_the_averaged_weights():
     np.testing.assert_allclose(norm.moving_variance, values.var(axis=0), rtol=0.03)
     last = network.optimizer._model_variables_moving_average[0]
     np.testing.assert_allclose(np.asarray(first.kernel), np.asarray(last), rtol=1e-6)
+
+
+def test_the_loss_scale_is_kept_if_the_optimizer_is_built_again():
+    """As in a resumed run: by the checkpoint that is loaded, then before training."""
+    optimizer = make_optimizer(TrainConfig(precision="mixed_float16"))
+    variables = [keras.Variable(np.zeros(3, np.float32))]
+    optimizer.build(variables)
+    optimizer.dynamic_scale.assign(64.0)
+    count = len(optimizer.variables)
+    optimizer.build(variables)
+    assert len(optimizer.variables) == count
+    assert float(optimizer.dynamic_scale) == 64
