@@ -1,13 +1,14 @@
 """Refine a preset's identity coefficients, so that the shapes of similar people differ more.
 
     python tools/refine_shapes.py PRESET OUT --data CFP,CELEBA
-        [--neighbor-weight 0.5] [--scale 0.3] [--penalty 0.001] [--held-out 0] [--seed 0]
+        [--neighbor-weight 0.4] [--scale 0.5] [--penalty 0.02] [--held-out 0] [--seed 0]
 
-The shapes are multiplied by a (K, K) matrix that is trained to predict the joint fits to people's
-landmarks and, with the neighborhood loss (``keras_scnn.training.shape_metric``), to bring each
-photo closer to the same person's others than to those of the most similar people. The matrix is
-folded into the network's last layer (for `identity`, into its identity layer), at no runtime cost;
-pose, expression, the mean shape and the total size of the shapes do not change.
+The shapes are multiplied by a (K, K) matrix that is trained to predict the mean of the shapes
+predicted from a person's photos and, with the neighborhood loss
+(``keras_scnn.training.shape_metric``), to bring each photo closer to the same person's others than
+to those of the most similar people. Who is in a photo is the only label. The matrix is folded into
+the network's last layer (for `identity`, into its identity layer), at no runtime cost; pose,
+expression, the mean shape and the total size of the shapes do not change.
 
 ``--data`` are face records of people (``keras-scnn prepare``); the last ``--held-out`` people are
 not used. Takes three minutes on two cores, an hour for a preset with whole recognizers.
@@ -25,27 +26,12 @@ from keras_scnn.data.mixture import open_mixture
 from keras_scnn.data.records import split_people
 from keras_scnn.models import Preset, load_preset
 from keras_scnn.models.presets import preset_digest
-from keras_scnn.morphable_model import mirror_matrices
-from keras_scnn.shape_distance import shape_coordinates
 from keras_scnn.training.identity_map import centered
 from keras_scnn.training.release_weights import with_covariance
 from keras_scnn.training.shape_metric import ShapeMetricOptions, learn_shape_metric
 from map_identity import both_views, in_mm, photo_weights, save_refined
-from refine_identity import fold_into, whole_parameters
+from refine_identity import fold_into, person_means, whole_parameters
 from solve_identity import not_negative, whole
-
-
-def joint_fits(preset: Preset, fits: np.ndarray, source: np.ndarray) -> np.ndarray:
-    """(2, n, K) mm minus the mean of their data set, for photos and their mirror images.
-
-    Args:
-        preset: with the face model.
-        fits: (n, K) identity coefficients.
-        source: (n,) int, the data set.
-    """
-    model = preset.face_model
-    views = (fits, fits @ mirror_matrices(model)[0].T)
-    return np.stack([centered(shape_coordinates(model, view), source) for view in views])
 
 
 def whole_kernel(preset: Preset, metric: np.ndarray) -> np.ndarray:
@@ -93,7 +79,7 @@ def main() -> None:
     inputs = both_views(preset, whole_parameters(preset), np.asarray(records.images[chosen]))
     predicted = np.float64(inputs[..., identity]) @ in_mm(preset)
     shapes = np.stack([centered(view, source) for view in predicted])
-    targets = joint_fits(preset, np.float64(records.parameters[chosen, identity]), source)
+    targets = np.stack([person_means(view, person) for view in shapes])
     weight = photo_weights(records, chosen)
     metric = learn_shape_metric(shapes, targets, person, weight, options)
     fold_into(preset, whole_kernel(preset, metric), np.float64(inputs).mean(axis=(0, 1)))

@@ -27,8 +27,8 @@ class ShapeMetricOptions(LinearMapOptions):
         neighbor_weight: of the neighborhood loss; the regression's is 1; 0 for none.
         scale: above 0, of the neighborhood loss, relative to the root mean square size of the
             target shapes.
-        penalty: weight of the kernel's squared difference from the identity matrix, relative to the
-            squared size of the target shapes.
+        penalty: weight of the kernel's squared difference from the identity matrix; the regression
+            is relative to the squared size of the target shapes.
         people, photos, steps, learning_rate, seed: see ``LinearMapOptions``.
 
     Raises:
@@ -39,10 +39,10 @@ class ShapeMetricOptions(LinearMapOptions):
     photos: int = 4
     steps: int = 500
     learning_rate: float = 3e-3
-    penalty: float = 0.001
+    penalty: float = 0.02
     seed: int = 0
-    neighbor_weight: float = 0.5
-    scale: float = 0.3
+    neighbor_weight: float = 0.4
+    scale: float = 0.5
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -66,8 +66,8 @@ def learn_shape_metric(
         shapes: (V, n, K) predicted shapes of n photos in V views (original, mirrored), in
             coordinates whose Euclidean distance is that of meshes, mm (``shape_coordinates``),
             minus the mean of their data set.
-        targets: (V, n, K) the people's shapes in the same coordinates, such as joint fits to all of
-            their photos, minus the mean of their data set.
+        targets: (V, n, K) the people's shapes in the same coordinates, such as the means of the
+            shapes predicted from their photos.
         person: (n,) int.
         weight: (n,) int, how often a photo is drawn relative to others of its person; None: 1.
         options: of the training; None: the defaults.
