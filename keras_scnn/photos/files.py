@@ -82,7 +82,7 @@ def find_photos(folder: str | os.PathLike, *without: str | os.PathLike | None) -
     several links to one folder elsewhere, the first one is followed.
 
     Args:
-        folder: the folder.
+        folder: the folder; one that does not exist has no files.
         without: files and folders to ignore, such as one for results.
 
     Raises:
@@ -95,6 +95,8 @@ def find_photos(folder: str | os.PathLike, *without: str | os.PathLike | None) -
 
     def note_unreadable(error: OSError) -> None:
         place = Path(error.filename)
+        if place == folder and isinstance(error, FileNotFoundError):
+            return
         if place == folder or not isinstance(error, PermissionError | FileNotFoundError):
             raise error
         files.append(f"{place.relative_to(folder).as_posix()}{UNREADABLE}")

@@ -28,6 +28,6 @@ def test_metadata_that_are_replaced_have_one_checksum():
 
 
 def test_an_older_file_without_a_checksum_is_read():
-    content = (FOLDER / "mobile" / LITE_FILE).read_bytes()
+    content = (FOLDER / "open" / LITE_FILE).read_bytes()
     assert b"sha256" not in content
     assert read_metadata(content)["format"] == "keras_scnn.network"
