@@ -6,7 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
+
+from keras_scnn.models import Preset, load_preset
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 
@@ -24,3 +27,18 @@ def tools(monkeypatch) -> Iterator[None]:
 def tool(tools, request) -> ModuleType:
     """The script NAME.py of a test module test_NAME.py."""
     return importlib.import_module(request.module.__name__.removeprefix("test_"))
+
+
+@pytest.fixture(params=["mobile", "identity"])
+def preset(request) -> Preset:
+    """A preset without and one with recognizers, whose packages are an extra."""
+    try:
+        return load_preset(request.param)
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def crops() -> np.ndarray:
+    """Three crops of noise."""
+    return np.random.default_rng(0).integers(0, 255, (3, 120, 120, 3)).astype(np.uint8)

@@ -72,14 +72,8 @@ def test_only_people_with_points_get_other_shapes(tool):
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("name", ["mobile", "identity"])
-def test_the_map_is_folded_into_the_network(tool, name):
+def test_the_map_is_folded_into_the_network(tool, preset, crops):
     rng = np.random.default_rng(0)
-    try:
-        preset = load_preset(name)
-    except FileNotFoundError as error:
-        pytest.skip(str(error))
-    crops = rng.integers(0, 255, (3, 120, 120, 3)).astype(np.uint8)
     inputs = tool.both_views(preset, tool.whole_parameters(preset), crops)[0]
     before = BatchedNetwork(preset.core)(crops)  # of one view: `identity` averages two
     identity, size = preset.layout.identity, preset.layout.size

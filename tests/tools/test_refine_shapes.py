@@ -15,19 +15,12 @@ PHOTOS, HELD_OUT = 4, 2
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("name", ["mobile", "identity"])
-def test_shapes_are_multiplied_about_their_mean(tool, name):
-    rng = np.random.default_rng(0)
-    try:
-        preset = load_preset(name)
-    except FileNotFoundError as error:
-        pytest.skip(str(error))
-    crops = rng.integers(0, 255, (3, 120, 120, 3)).astype(np.uint8)
+def test_shapes_are_multiplied_about_their_mean(tool, preset, crops):
     inputs = tool.both_views(preset, tool.whole_parameters(preset), crops)
     mean = np.float64(inputs).mean(axis=(0, 1))
     identity = preset.layout.identity
     before = BatchedNetwork(preset.core)(crops)["parameters"]
-    metric = np.eye(80) + rng.normal(0, 0.05, (80, 80))
+    metric = np.eye(80) + np.random.default_rng(0).normal(0, 0.05, (80, 80))
     tool.fold_into(preset, tool.whole_kernel(preset, metric), mean)
     after = BatchedNetwork(preset.core)(crops)["parameters"]
     in_mm = tool.in_mm(preset)
