@@ -23,6 +23,7 @@ from keras_scnn.losses import (
     IdentityLoss,
     IdentityLossLayer,
     LandmarkDistance,
+    NeighborhoodLoss,
     ParameterLoss,
     RelationalLoss,
     SupervisedContrastiveLoss,
@@ -114,8 +115,9 @@ def recognizers(space):
     fill_chip_points(branch, space)
     network = build_group(branch, space)
     optimizer = LossScaleOptimizer(SGD(1e-3))
-    network.compile(optimizer, {"landmarks": LandmarkDistance(10.0)})
-    return network, {}
+    losses = {"landmarks": LandmarkDistance(10.0), "shape": NeighborhoodLoss(2.0)}
+    network.compile(optimizer, losses)
+    return network, {"shape": np.array([0, 0, 1, 1])}
 
 
 SAME = np.array([1, 0, 1, 0], np.float32)

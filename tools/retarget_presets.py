@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 from scipy.linalg import block_diag
 
+from keras_scnn.face_models import FACE_MODEL
 from keras_scnn.geometry.alignment import apply_similarity, similarity_alignment
 from keras_scnn.models.heads import FINE
 from keras_scnn.models.presets import FORMAT, NETWORK, SETTINGS, VERSION, WEIGHTS
@@ -99,7 +100,7 @@ def _unit_ratios(old: MorphableModel, new: MorphableModel, frame: np.ndarray) ->
 
 
 def retarget(folder: Path, old: MorphableModel, new: MorphableModel) -> None:
-    """Rewrite one preset's two files.
+    """Rewrite one preset's files.
 
     Raises:
         SystemExit: the preset is already for the new model, or has recognizers.
@@ -134,6 +135,7 @@ def retarget(folder: Path, old: MorphableModel, new: MorphableModel) -> None:
     write_npz(folder / WEIGHTS, FORMAT, VERSION, **arrays)
     with atomic_path(folder / SETTINGS) as temporary:
         temporary.write_text(json.dumps(settings, indent=2) + "\n")
+    (folder / FACE_MODEL).unlink(missing_ok=True)  # the older one
 
 
 def _offsets(arrays, identity, mapping: Retargeting, old, new) -> np.ndarray:

@@ -94,17 +94,21 @@ def face_model_beside(path: Path, name: str) -> MorphableModel:
     return MorphableModel.load(existing_file(file, model))
 
 
-def keep_face_model(path: Path, model: MorphableModel) -> None:
+def keep_face_model(aside: Path, model: MorphableModel, folder: Path) -> None:
     """Save a preset's face model for ``face_model_beside``, which has the embedded one anyway.
 
     Args:
-        path: of the file of the preset's settings.
-        model: of the preset; the embedded one, also with fewer components, is not saved.
+        aside: where the preset's files are written before they are moved to ``folder``.
+        model: of the preset. If it is the embedded one, maybe with fewer components, it is not
+            saved, and the face model of an older preset in ``folder`` is deleted.
+        folder: of the preset.
     """
     own = MorphableModel.open_face()
     sizes = min(model.n_identity, own.n_identity), min(model.n_expression, own.n_expression)
     if model.name != own.name or model.digest != own.truncated(*sizes).digest:
-        model.save(path.with_name(FACE_MODEL))
+        model.save(aside / FACE_MODEL)
+    elif (older := folder / FACE_MODEL).is_file():
+        older.unlink()
 
 
 def _reader(path: Path) -> Callable[..., MorphableModel]:

@@ -169,10 +169,10 @@ class Preset(_WithSpace):
 def save_preset(folder: str | os.PathLike, preset: Preset, base: str = "") -> None:
     """Write the folder's files together, so that none is left beside one of an older preset.
 
-    A face model other than the embedded one is written too, since commands need it.
-    A preset is loaded as the network that its settings describe, in float32 and trainable. Anything
-    that they do not describe is rejected: LoRA, quantized weights, layers that were added, removed
-    or changed. Weights of recognizers that equal those of the installed packages are not written.
+    A face model other than the embedded one is among them. A preset is loaded as the network that
+    its settings describe, in float32 and trainable. Anything that they do not describe is rejected:
+    LoRA, quantized weights, layers that were added, removed or changed. Weights of recognizers that
+    equal those of the installed packages are not written.
 
     Args:
         folder: created if missing.
@@ -198,7 +198,7 @@ def save_preset(folder: str | os.PathLike, preset: Preset, base: str = "") -> No
     with staged_files(folder) as aside:
         write_npz(aside / WEIGHTS, FORMAT, VERSION, **arrays)
         (aside / SETTINGS).write_text(text)
-        keep_face_model(aside / SETTINGS, preset.face_model)
+        keep_face_model(aside, preset.face_model, folder)
 
 
 def _settings_of(preset: Preset) -> dict:

@@ -223,6 +223,9 @@ def test_a_preset_holds_no_copy_of_the_embedded_face_model(folder, open_face, tm
     space = ParameterSpace(changed, preset.space.whitening)
     save_preset(tmp_path / "changed", dataclasses.replace(preset, space=space))
     np.testing.assert_array_equal(read_preset(tmp_path / "changed").face_model.mean, changed.mean)
+    save_preset(tmp_path / "changed", preset)  # over a preset of another face model
+    assert not (tmp_path / "changed" / "face_model.npz").exists()
+    assert load_preset(tmp_path / "changed").face_model.digest == preset.face_model.digest
 
 
 def test_a_face_model_of_other_shapes_is_refused(folder, open_face):
