@@ -11,7 +11,7 @@ the network's last layer (for `identity`, into its identity layer), at no runtim
 expression, the mean shape and the total size of the shapes do not change.
 
 ``--data`` are face records of people (``keras-scnn prepare``); the last ``--held-out`` people are
-not used. Takes three minutes on two cores, an hour for a preset with whole recognizers.
+not used. Takes a minute on two cores, an hour for a preset with whole recognizers.
 """
 
 from __future__ import annotations
