@@ -45,6 +45,19 @@ def shape_basis(model: MorphableModel) -> np.ndarray:
     return triangle.T / np.sqrt(model.n_vertices)
 
 
+def person_means(coordinates: np.ndarray, person: np.ndarray) -> np.ndarray:
+    """(n, K) float64: for each photo, the mean over all photos of its person.
+
+    Args:
+        coordinates: (n, K) of the photos.
+        person: (n,) the person in each photo.
+    """
+    _, number, count = np.unique(person, return_inverse=True, return_counts=True)
+    sums = np.zeros((len(count), np.shape(coordinates)[1]))
+    np.add.at(sums, number, np.asarray(coordinates, np.float64))
+    return (sums / count[:, None])[number]
+
+
 def within_person_covariance(coordinates: np.ndarray, person: np.ndarray) -> np.ndarray:
     """Pooled within-person covariance of the neutral shapes of people's photos.
 
@@ -58,16 +71,13 @@ def within_person_covariance(coordinates: np.ndarray, person: np.ndarray) -> np.
     Raises:
         ValueError: nobody has two photos.
     """
-    people, number = np.unique(person, return_inverse=True)
-    degrees_of_freedom = len(number) - len(people)
+    coordinates, people = np.asarray(coordinates, np.float64), np.unique(person)
+    degrees_of_freedom = len(coordinates) - len(people)
     if not degrees_of_freedom:
         raise ValueError(
             f"{counted(len(people), 'person')} with one photo each; one person needs two photos"
         )
-    coordinates = np.asarray(coordinates, np.float64)
-    means = np.zeros((len(people), coordinates.shape[1]))
-    np.add.at(means, number, coordinates)
-    centered = coordinates - (means / np.bincount(number)[:, None])[number]
+    centered = coordinates - person_means(coordinates, person)
     return centered.T @ centered / degrees_of_freedom
 
 

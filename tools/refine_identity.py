@@ -38,6 +38,7 @@ from keras_scnn.models import Preset, load_preset
 from keras_scnn.models.encoders import PREFIX
 from keras_scnn.models.presets import preset_digest
 from keras_scnn.morphable_model import MorphableModel
+from keras_scnn.shape_distance import person_means
 from keras_scnn.training.identity_map import MapOptions, centered
 from keras_scnn.training.release_weights import with_covariance
 from map_identity import BATCH, FIT_SHARE, both_views, fold, map_to, save_refined
@@ -45,14 +46,6 @@ from solve_identity import cache_path, cached, not_negative, share, whole
 
 MIN_POINTS = 20  # per photo; CFP has 30
 PENALTY = 0.02  # by cross-validation over people: held-out labels are predicted best at 0.01-0.03
-
-
-def person_means(shapes: np.ndarray, person: np.ndarray) -> np.ndarray:
-    """(n, K), for each photo the mean over its person's photos."""
-    number = np.unique(person, return_inverse=True)[1]
-    sums = np.zeros((number.max() + 1, shapes.shape[1]))
-    np.add.at(sums, number, shapes)
-    return (sums / np.bincount(number)[:, None])[number]
 
 
 def known_shapes(mixture: Mixture, chosen: np.ndarray, args: argparse.Namespace) -> np.ndarray:

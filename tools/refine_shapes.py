@@ -30,7 +30,7 @@ from keras_scnn.training.identity_map import centered
 from keras_scnn.training.release_weights import with_covariance
 from keras_scnn.training.shape_metric import ShapeMetricOptions, learn_shape_metric
 from map_identity import both_views, in_mm, photo_weights, save_refined
-from refine_identity import fold_into, person_means, whole_parameters
+from refine_identity import fold_into, whole_parameters
 from solve_identity import not_negative, whole
 
 
@@ -79,9 +79,7 @@ def main() -> None:
     inputs = both_views(preset, whole_parameters(preset), np.asarray(records.images[chosen]))
     predicted = np.float64(inputs[..., identity]) @ in_mm(preset)
     shapes = np.stack([centered(view, source) for view in predicted])
-    targets = np.stack([person_means(view, person) for view in shapes])
-    weight = photo_weights(records, chosen)
-    metric = learn_shape_metric(shapes, targets, person, weight, options)
+    metric = learn_shape_metric(shapes, person, photo_weights(records, chosen), options)
     fold_into(preset, whole_kernel(preset, metric), np.float64(inputs).mean(axis=(0, 1)))
     preset = with_covariance(preset, mixture, chosen)
     note = {"preset": preset_digest(args.preset), "photos": len(chosen), "people": len(photos)}

@@ -1,4 +1,4 @@
-"""A linear map of shapes, trained with the neighborhood loss, so that people are told apart.
+"""A linear map of shapes, trained with the neighborhood loss to distinguish similar people.
 
 The shapes of two people of one sex differ less than those of a man and a woman, and mostly in
 directions in which a network's predictions are small. A linear map of the predicted shape, learned
@@ -16,6 +16,7 @@ import numpy as np
 
 from keras_scnn.losses.groups import NeighborhoodLoss
 from keras_scnn.settings import check_above, check_at_least
+from keras_scnn.shape_distance import person_means
 from keras_scnn.training.linear_map import LinearMapOptions, dense_near
 
 
@@ -26,9 +27,9 @@ class ShapeMetricOptions(LinearMapOptions):
     Attributes:
         neighbor_weight: of the neighborhood loss; the regression's is 1; 0 for none.
         scale: above 0, of the neighborhood loss, relative to the root mean square size of the
-            target shapes.
+            people's mean shapes.
         penalty: weight of the kernel's squared difference from the identity matrix; the regression
-            is relative to the squared size of the target shapes.
+            is relative to the squared size of the people's mean shapes.
         people, photos, steps, learning_rate, seed: see ``LinearMapOptions``.
 
     Raises:
@@ -52,22 +53,19 @@ class ShapeMetricOptions(LinearMapOptions):
 
 def learn_shape_metric(
     shapes: np.ndarray,
-    targets: np.ndarray,
     person: np.ndarray,
     weight: np.ndarray | None = None,
     options: ShapeMetricOptions | None = None,
 ) -> np.ndarray:
     """(K, K) float64 kernel; the shapes multiplied by it have the same size as before.
 
-    The loss is the squared distance from the targets plus the neighborhood loss. People have equal
-    weight, however many photos they have.
+    The loss is the squared distance from the mean shape of the person's photos, plus the
+    neighborhood loss. People have equal weight, however many photos they have.
 
     Args:
         shapes: (V, n, K) predicted shapes of n photos in V views (original, mirrored), in
             coordinates whose Euclidean distance is that of meshes, mm (``shape_coordinates``),
             minus the mean of their data set.
-        targets: (V, n, K) the people's shapes in the same coordinates, such as the means of the
-            shapes predicted from their photos.
         person: (n,) int.
         weight: (n,) int, how often a photo is drawn relative to others of its person; None: 1.
         options: of the training; None: the defaults.
@@ -76,6 +74,7 @@ def learn_shape_metric(
         ValueError: there are fewer people than a batch needs.
     """
     options = options or ShapeMetricOptions()
+    targets = np.stack([person_means(view, person) for view in shapes])
     size = _size(targets)
     network = _network(shapes.shape[-1], options)
     for view, photo in options.batches(person, len(shapes), weight):

@@ -14,6 +14,7 @@ from keras_scnn.geometry.rotations import rotation_from_euler
 from keras_scnn.shape_distance import (
     MIN_VARIANCE_SHARE,
     mahalanobis_coordinates,
+    person_means,
     visible_coordinates,
     within_person_covariance,
 )
@@ -120,6 +121,12 @@ def test_coordinates_that_are_not_finite_are_refused(rng, which, bad):
     points[which][0, 5, 1] = bad
     with pytest.raises(ValueError, match="coordinates .* must be finite numbers"):
         shape_error(points[0], points[1], points[2][0])
+
+
+def test_every_photo_has_the_mean_of_its_person():
+    shapes = np.array([[1.0, 2], [3, 4], [10, 0], [5, 6]])
+    means = person_means(shapes, np.array([7, 7, 2, 7]))
+    np.testing.assert_allclose(means, [[3, 4], [3, 4], [10, 0], [3, 4]])
 
 
 def test_the_scatter_of_one_person_is_the_pooled_covariance(rng):

@@ -13,12 +13,6 @@ from keras_scnn.models.inference import BatchedNetwork
 from keras_scnn.shape_distance import shape_coordinates
 
 
-def test_every_photo_has_the_mean_of_its_person(tool):
-    shapes = np.array([[1.0, 2], [3, 4], [10, 0], [5, 6]])
-    means = tool.person_means(shapes, np.array([7, 7, 2, 7]))
-    np.testing.assert_allclose(means, [[3, 4], [3, 4], [10, 0], [3, 4]])
-
-
 def test_known_shapes_are_the_teachers_and_a_share_of_the_fits(tool, monkeypatch, tmp_path):
     predicted = np.array([[1.0, 0], [3, 2], [0, 4], [8, 2]])
     fits, person = np.array([[2.0, 2], [2, 2], [6, 4], [6, 4]]), np.array([5, 5, 8, 8])
