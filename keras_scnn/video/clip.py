@@ -204,7 +204,7 @@ def open_clip(path: Path) -> Clip:
         if not len(stamps):
             raise ValueError(f"{path}: no frame in it; was it cut off, or is the recording empty?")
         base, length = Fraction(stream.time_base), int(stamps[-1] - stamps[0])
-        rate = _rate(stamps, base, stream.average_rate)
+        rate = _rate(stamps, base, Fraction(stream.average_rate or 0))
         in_order, reorders = bool((np.diff(stored) > 0).all()), stream.codec_context.has_b_frames
         aspect = _aspect(stream)
         lasting = max(length * base + 1 / rate, (end - int(stamps[0])) * base)
@@ -216,15 +216,15 @@ def open_clip(path: Path) -> Clip:
     return Clip(path, stamps, base, rate, size, aspect, is_counted, missing, can_seek)
 
 
-def _rate(stamps: np.ndarray, base: Fraction, declared: Fraction | None) -> Fraction:
-    """Frames per second: the declared rate, unless the usual interval of frames contradicts it."""
+def _rate(stamps: np.ndarray, base: Fraction, declared: Fraction) -> Fraction:
+    """Frames per second: the declared rate, unless it is 0 or the usual interval contradicts it."""
     if len(stamps) < 2:
-        return Fraction(declared or 25).limit_denominator(1001)
+        return (declared or Fraction(25)).limit_denominator(1001)
     intervals = np.diff(stamps)
     middle = np.quantile(intervals, 0.5, method="lower")
     usual = intervals[np.abs(intervals - middle) <= 1]  # stamps are rounded
     interval = Fraction(int(usual.sum()), len(usual)) * base
-    if declared is None or abs(1 / declared - interval) > base:
+    if not declared or abs(1 / declared - interval) > base:
         return (1 / interval).limit_denominator(1001)
     return declared.limit_denominator(1001)
 
@@ -318,9 +318,12 @@ def _readable(path: Path) -> Any:
     """The opened container."""
     import av
 
+    # Before PyAV 19, metadata that are not UTF-8 are an error by default.
+    is_old = int(av.__version__.split(".")[0]) < 19
+    options: dict[str, Any] = {"metadata_errors": "replace"} if is_old else {}
     try:
         # In a relative path, FFmpeg takes the text before a colon for a protocol.
-        container = av.open(os.path.abspath(path), metadata_errors="replace")
+        container = av.open(os.path.abspath(path), **options)
     except av.FFmpegError as error:
         why = error.log[-1] if error.log else error.strerror
         raise FileError(f"{path}: not {WHAT}, or damaged: {why}") from error

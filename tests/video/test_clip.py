@@ -187,6 +187,14 @@ def test_a_picture_is_turned_as_the_file_says(tmp_path):
     assert image[5, -5, 1] > 200 and image[5, -5, 0] < 60 and image[5, 5, 1] < 60
 
 
+def test_metadata_may_be_in_any_encoding(tmp_path):
+    path = write_clip(tmp_path / "a.mp4", pictures(3))
+    content = path.read_bytes()
+    assert b"Lavf" in content  # the name of the muxer
+    path.write_bytes(content.replace(b"Lavf", b"L\xe9vf"))  # not UTF-8
+    assert len(open_clip(path)) == 3
+
+
 def test_pixels_that_are_not_square_become_square(tmp_path):
     path = tmp_path / "a.mkv"
     with av.open(str(path), "w") as container:
