@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_scnn.face_models import face_model_beside, keep_face_model
+from keras_scnn.face_models import FACE_MODEL, face_model_beside, keep_face_model
 from keras_scnn.models.backend import check_data_format, start_keras
 from keras_scnn.models.encoder_table import MAX_INPUT_SIZE, check_input_size
 from keras_scnn.models.shared_weights import (
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 FOLDER = Path(__file__).parent.parent / "assets" / "presets"
 SETTINGS = "preset.json"
 LITE_FILE = "network.tflite"
-FILES = (SETTINGS, WEIGHTS)
+FILES, OPTIONAL = (SETTINGS, WEIGHTS), (FACE_MODEL, LITE_FILE)
 SIZES = ("feature_size", "feature_channels", "expression_channels", "n_identity", "n_expression")
 FITTING = f"a preset whose {SETTINGS} and {WEIGHTS} fit"
 
@@ -263,10 +263,10 @@ def load_preset(
         name_or_path: a folder, the name of one in the package, or a URL such as
             ``hf://owner/name``, ``s3://bucket/folder``, ``https://host/folder`` (extras 'hub',
             'remote'), which may end in ``#sha256=`` and a digest. preset.json, weights.npz and,
-            if present, network.tflite are fetched into the user's cache, once.
+            if present, face_model.npz and network.tflite are fetched into the user's cache, once.
         face_model: that of the training; None: the embedded one, or the folder's face_model.npz.
-        digest: SHA-256 of the output of ``sha256sum preset.json weights.npz network.tflite`` for
-            the files present (of a folder, network.tflite may be left out); None: not checked.
+        digest: SHA-256 of the output of ``sha256sum`` for these files, as far as present, in this
+            order (of a folder, network.tflite may be left out); None: not checked.
 
     Raises:
         FileNotFoundError: there is no such folder, or a file of it is missing.
@@ -307,7 +307,8 @@ def _read(
     with reading(folder, FITTING):
         _check_sizes(settings, arrays)
         model = face_model or face_model_beside(folder / SETTINGS, settings["face_model"])
-        data = _data(settings, arrays, _face_model(settings, arrays, model))
+        model = model.truncated(settings["n_identity"], settings["n_expression"])
+        data = _data(settings, arrays, model.replace(landmark_offsets=arrays["landmark_offsets"]))
     _check_digest(folder / SETTINGS, settings, data.face_model)
     return folder, settings, arrays, data
 
@@ -352,14 +353,14 @@ def preset_folder(name_or_path: str | os.PathLike, digest: str | None = None) ->
     name, wanted = split_digest(os.fspath(name_or_path), digest)
     home = place(name)
     if isinstance(home, RemotePath):
-        return fetch_folder(home, FILES, (LITE_FILE,), _check_files, wanted)
+        return fetch_folder(home, FILES, OPTIONAL, _check_files, wanted)
     # A folder of that name that is no preset does not hide the package's; a path is used as it is.
     homes = (home, FOLDER / name) if name == os.path.basename(name) else (home,)
     folders = [folder for folder in homes if name and folder.is_dir()]
     if folders:
         folder = next((one for one in folders if (one / SETTINGS).is_file()), folders[0])
-        if wanted and wanted != files_digest(folder, FILES):  # the third may be made locally
-            checked_digest(folder, (*FILES, LITE_FILE), wanted)
+        if wanted and wanted != files_digest(folder, (*FILES, FACE_MODEL)):
+            checked_digest(folder, (*FILES, *OPTIONAL), wanted)  # the last may be made locally
         return folder
     known = ", ".join(list_presets()) or "none"
     raise FileNotFoundError(
@@ -372,6 +373,8 @@ def _check_files(folder: Path) -> None:
     """Reject a download that is not a preset before it is cached."""
     read_settings(folder / SETTINGS)
     read_npz(folder / WEIGHTS, FORMAT, VERSION)
+    if (folder / FACE_MODEL).is_file():
+        MorphableModel.load(folder / FACE_MODEL)
 
 
 def preset_digest(name_or_path: str | os.PathLike) -> str:
@@ -409,11 +412,6 @@ def read_settings(path: Path) -> dict:
 def preset_face_model(name_or_path: str | os.PathLike) -> MorphableModel:
     """The face model of a preset, with its landmark offsets; errors as ``load_preset``."""
     return read_preset(name_or_path).face_model
-
-
-def _face_model(settings: dict, arrays: dict, model: MorphableModel) -> MorphableModel:
-    model = model.truncated(settings["n_identity"], settings["n_expression"])
-    return model.replace(landmark_offsets=arrays["landmark_offsets"])
 
 
 def _data(settings: dict, arrays: dict, model: MorphableModel) -> PresetData:

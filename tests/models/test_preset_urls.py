@@ -1,5 +1,6 @@
 """Presets behind URLs: memory:// and HTTP on loopback; no network."""
 
+import dataclasses
 import hashlib
 import shutil
 import subprocess
@@ -9,12 +10,12 @@ from pathlib import Path
 import pytest
 from stores import fsspec, get, http_server, memory_url, put
 
-from keras_scnn import load_preset
+from keras_scnn import MorphableModel, ParameterSpace, load_preset, save_preset
 from keras_scnn.models import read_preset
 from keras_scnn.models.presets import FOLDER, preset_digest, preset_folder
 from keras_scnn.storage import downloads
 
-NAMES = ("preset.json", "weights.npz", "network.tflite")
+NAMES = ("preset.json", "weights.npz", "face_model.npz", "network.tflite")
 MOBILE = FOLDER / "mobile"
 
 
@@ -105,6 +106,46 @@ def test_another_digest_fetches_the_current_files(url, cache, tmp_path):
     assert (preset_folder(url) / "preset.json").read_text() == text
     after = preset_folder(url, printed_digest(tmp_path / "new"))
     assert after == before and (after / "preset.json").read_text() == text + "\n"
+
+
+@pytest.fixture(scope="module")
+def other_model(tmp_path_factory) -> Path:
+    """A preset on a face model of its own."""
+    home, preset = tmp_path_factory.mktemp("other") / "mine", load_preset("mobile")
+    model = preset.face_model.replace(name="mine", mean=preset.face_model.mean * 1.1)
+    space = ParameterSpace(model, preset.space.whitening)
+    save_preset(home, dataclasses.replace(preset, space=space))
+    return home
+
+
+def test_a_face_model_of_its_own_is_fetched_too(other_model, cache):
+    url = memory_url()
+    put(url, other_model)
+    preset = load_preset(f"{url}#sha256={printed_digest(other_model)}")
+    assert preset.face_model.name == "mine"
+    assert kept(cache) == ["face_model.npz", "fetched.json", *NAMES[:2]]
+    (other_model / "network.tflite").write_bytes(b"made on first use")
+    assert preset_folder(other_model, printed_digest(preset_folder(url))) == other_model
+
+
+def test_a_damaged_face_model_is_refused_and_not_kept(other_model, cache):
+    url = memory_url()
+    put(url, other_model)
+    fs, root = fsspec.core.url_to_fs(url)
+    fs.pipe_file(f"{root}/face_model.npz", b"PK\x03\x04")
+    with pytest.raises(ValueError, match=f"^{url}/face_model.npz: not"):
+        load_preset(url)
+    assert kept(cache) == []
+
+
+def test_a_face_model_that_is_not_that_of_the_training_is_refused(other_model):
+    url = memory_url()
+    put(url, other_model)
+    fs, root = fsspec.core.url_to_fs(url)
+    MorphableModel.open_face().save(other_model.parent / "open.npz")
+    fs.pipe_file(f"{root}/face_model.npz", (other_model.parent / "open.npz").read_bytes())
+    with pytest.raises(ValueError, match="the network was trained with the face model 'mine'"):
+        load_preset(url)
 
 
 @pytest.mark.parametrize("name", NAMES[:2])
