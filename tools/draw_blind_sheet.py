@@ -3,9 +3,9 @@
     python tools/draw_blind_sheet.py PEOPLE_FOLDER OUT.png [--people 10] [--last 49] [--photos 8]
 
 Each head is fused from the person's other photos, aligned with the mean face (size removed), and
-drawn from the front and from 40 degrees; the mean face is drawn as well. OUT-key.csv has the
-solution, which those who do the matching must not have seen. Random guessing gets one right on
-average, for any number of people. The sheet contains photos of the folder, whose terms apply.
+drawn from close by, from the front and from 50 degrees; the mean face is drawn as well. OUT-key.csv
+has the solution, which those who do the matching must not have seen. Random guessing gets one right
+on average, for any number of people. The sheet contains photos of the folder, whose terms apply.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from draw_who_is_who import FRONT, SIDE, SIZE, view
+from draw_who_is_who import FRONT, SIDE, SIZE, close_up
 from keras_scnn.data.sources.photo_lists import people_photos
 from keras_scnn.geometry.alignment import apply_similarity, similarity_alignment
 from keras_scnn.io import read_image
@@ -27,7 +27,7 @@ from keras_scnn.photos.cropping import crop_face
 from keras_scnn.reconstruction.reconstructor import Reconstructor
 from keras_scnn.settings import DEFAULT_PRESET
 
-COLUMNS = 5
+PHOTOS, HEADS = 6, 3  # in a row
 
 
 def choose(
@@ -68,18 +68,19 @@ def draw(
     crops: list[np.ndarray], heads: list[np.ndarray], order: np.ndarray, model: MorphableModel
 ) -> Figure:
     """Photos by number above, heads by letter below: letter i is the head of photo ``order[i]``."""
-    rows = -(-len(crops) // COLUMNS)
-    figure = Figure(figsize=(2.2 * COLUMNS, 4.4 * rows + 2.6), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=[2 * rows, 2 * rows + 2])
-    axes = _axes(above, rows, COLUMNS, len(crops))
+    shapes = [*(heads[i] for i in order), model.mean]
+    rows = -(-len(crops) // PHOTOS), -(-len(shapes) // HEADS)
+    figure = Figure(figsize=(12, 2.3 * sum(rows)), layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=rows)
+    axes = _axes(above, rows[0], PHOTOS, len(crops))
     for number, (axis, crop) in enumerate(zip(axes, crops, strict=True), 1):
         axis.imshow(crop)
         axis.set_title(str(number))
-    shapes = [*(heads[i] for i in order), model.mean]
-    rows = -(-len(shapes) // COLUMNS)
-    axes = _axes(below, rows, COLUMNS, len(shapes))
+    axes = _axes(below, rows[1], HEADS, len(shapes))
     for i, (axis, shape) in enumerate(zip(axes, shapes, strict=True)):
-        axis.imshow(np.concatenate([view(model, shape, yaw) for yaw in (FRONT, SIDE)], axis=1))
+        axis.imshow(
+            np.concatenate([close_up(model, shape, side) for side in (FRONT, SIDE)], axis=1)
+        )
         axis.set_title(chr(ord("A") + i) if i < len(order) else "the mean face")
     return figure
 

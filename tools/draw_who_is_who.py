@@ -31,11 +31,12 @@ from keras_scnn.settings import DEFAULT_PRESET
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PORTRAITS = {"A": ("obama.jpg", "obama2.jpg", "obama3.jpg"), "B": ("biden.jpg",)}
-SIZE, MARGIN = 240, 17  # px of a view, and of its white margin
-FRONT, SIDE = 0.0, 40.0  # degrees of yaw
+SIZE = 240  # px of a picture
+# Close-ups of the face, from brows to chin: yaw in degrees, and first row and column in a view.
+VIEW, FRONT, SIDE = 414, (0.0, 116, 87), (50.0, 116, 68)
 ENLARGED = 2.5
 TOP_MM = 1.0  # end of the color scale
-TITLES = ("photo", "its head, mm for mm", "", f"× {ENLARGED:g} from the mean face", "", "map")
+TITLES = ("photo", "its face, mm for mm", "", f"× {ENLARGED:g} from the mean face", "", "map")
 
 
 def portraits(folder: Path) -> list[tuple[str, np.ndarray]]:
@@ -52,27 +53,28 @@ def portraits(folder: Path) -> list[tuple[str, np.ndarray]]:
     return [*rows, ("C", astronaut())]
 
 
-def view(model: MorphableModel, vertices: np.ndarray, yaw: float, **colors) -> np.ndarray:
-    """``draw_view`` without its white margin."""
-    picture = draw_view(model, np.float32(vertices), yaw, SIZE, **colors)
-    return picture[MARGIN:-MARGIN, MARGIN:-MARGIN]
+def close_up(model: MorphableModel, vertices: np.ndarray, side: tuple, **colors) -> np.ndarray:
+    """Part of ``draw_view``, as seen from ``FRONT`` or ``SIDE``."""
+    yaw, top, left = side
+    picture = draw_view(model, np.float32(vertices), yaw, VIEW, **colors)
+    return picture[top : top + SIZE, left : left + SIZE]
 
 
 def heads(model: MorphableModel, shape: np.ndarray) -> list[np.ndarray]:
-    """The five views of a neutral shape (N, 3) mm, aligned with the mean face."""
+    """The five close-ups of a neutral shape (N, 3) mm, aligned with the mean face."""
     shape = apply_similarity(*similarity_alignment(shape, model.mean), shape)
     difference = shape - model.mean
     ahead = (difference * vertex_normals(model.mean, model.triangles)).sum(axis=-1)
     colors = matplotlib.colormaps["RdBu_r"](0.5 + 0.5 * ahead / TOP_MM)[:, :3]
     shapes = [model.mean + factor * difference for factor in (1.0, ENLARGED)]
-    views = [view(model, one, yaw) for one in shapes for yaw in (FRONT, SIDE)]
-    return [*views, view(model, model.mean, FRONT, albedo=np.float32(255 * colors))]
+    views = [close_up(model, one, side) for one in shapes for side in (FRONT, SIDE)]
+    return [*views, close_up(model, model.mean, FRONT, albedo=np.float32(255 * colors))]
 
 
 def draw(reconstructor: Reconstructor, photos: list[tuple[str, np.ndarray]], out: Path) -> None:
     """A row for each photo, and one for the mean face."""
     model = reconstructor.preset.face_model
-    figure = Figure(figsize=(9.2, 1.55 * (len(photos) + 1) + 0.4), layout="constrained")
+    figure = Figure(figsize=(11, 1.8 * (len(photos) + 1) + 0.4), layout="constrained")
     axes = figure.subplots(len(photos) + 1, len(TITLES))
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
@@ -84,9 +86,9 @@ def draw(reconstructor: Reconstructor, photos: list[tuple[str, np.ndarray]], out
             axis.imshow(picture)
         row[0].set_ylabel(person, rotation=0, labelpad=12, va="center", fontsize=12)
     for axis, title in zip(axes[0], TITLES, strict=True):
-        axis.set_title(title, fontsize=10, loc="left")
-    for axis, yaw in zip(axes[-1, 1:3], (FRONT, SIDE), strict=True):
-        axis.imshow(view(model, model.mean, yaw))
+        axis.set_title(title, fontsize=10, loc="left").set_in_layout(False)
+    for axis, side in zip(axes[-1, 1:3], (FRONT, SIDE), strict=True):
+        axis.imshow(close_up(model, model.mean, side))
     axes[-1, 1].set_xlabel("the mean face", fontsize=10)
     norm = matplotlib.colors.Normalize(-TOP_MM, TOP_MM)
     scale = matplotlib.cm.ScalarMappable(norm, "RdBu_r")
