@@ -23,6 +23,7 @@ import cv2
 import numpy as np
 
 from keras_scnn.storage.guard import FileError, existing_file, reading
+from keras_scnn.video.hdr import sdr_from_hdr
 
 if TYPE_CHECKING:
     import av
@@ -255,24 +256,20 @@ def upright(frame: av.VideoFrame, pixel_aspect: float = 1.0) -> np.ndarray:
 
 
 def _rgb(frame: av.VideoFrame) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of a stored picture, by its color matrix and range.
-
-    PyAV 16 (the last one for Python 3.10) assumes BT.601 unless the source and destination matrix
-    differ; for the destination, which is RGB, the matrix does not matter.
-    """
+    """(H, W, 3) uint8 sRGB of a stored picture, by its color matrix, range and transfer."""
     if frame.format.is_rgb or len(frame.format.components) < 3:
-        return frame.to_ndarray(format="rgb24")
+        return sdr_from_hdr(frame.to_ndarray(format="rgb24"), frame.color_trc)
     own = frame.colorspace
     if own == UNSPECIFIED:  # as players do
         own = BT709 if frame.height >= HD_LINES else BT601
     is_full = frame.color_range == FULL or frame.format.name.startswith("yuvj")
-    return frame.reformat(
+    rgb = frame.reformat(
         format="rgb24",
         src_colorspace=own,
-        dst_colorspace=BT601 if own == BT709 else BT709,
         src_color_range=FULL if is_full else LIMITED,
         dst_color_range=FULL,
-    ).to_ndarray()
+    )
+    return sdr_from_hdr(rgb.to_ndarray(), frame.color_trc)
 
 
 def _as_shown(image: np.ndarray, frame: av.VideoFrame) -> np.ndarray:

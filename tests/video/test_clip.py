@@ -214,7 +214,7 @@ def test_pixels_that_are_not_square_become_square(tmp_path):
 )
 def test_colors_are_those_that_players_show(tmp_path, height, shares, named):
     """As the file names them (ITU-T H.273, table 4); else BT.601 up to standard definition, and
-    BT.709 above. Skin was darker by 9 in high definition, with PyAV 16 in whatever names BT.709.
+    BT.709 above. Skin was darker by 9 in high definition.
     """
     skin = (200, 120, 100)
     with av.open(str(tmp_path / "a.mp4"), "w") as container:
