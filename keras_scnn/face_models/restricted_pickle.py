@@ -158,12 +158,17 @@ class _Reconstruct(StandIn):
 
 
 class _FromBuffer(StandIn):
-    """Replaces ``_frombuffer(bytes, dtype, shape, order)``."""
+    """Replaces ``_frombuffer(bytes, dtype, shape, order, axis_order)``.
+
+    The order is 'C' or 'F'; or 'K' (NumPy 2.4) for an array with permuted axes: its bytes and shape
+    are then those of an array in C order, whose axes are put in the given order.
+    """
 
     def __new__(cls, *args: Any) -> Any:
-        data, dtype, shape, order = args
+        data, dtype, shape, order, *rest = args
         made = _Array()
-        made.value = _filled(shape, dtype, order == "F", data)
+        value = _filled(shape, dtype, order == "F", data)
+        made.value = value.transpose(*rest) if order == "K" else value
         return made
 
 
@@ -194,6 +199,15 @@ class _Encode(StandIn):
             raise pickle.UnpicklingError("_codecs.encode is allowed for a text and 'latin1' only")
         _spend(len(text))
         return text.encode("latin1")
+
+
+class _NoBytes(StandIn):
+    """Replaces ``bytes()``, by which Python 3 writes an empty array's data in protocols 0 to 2."""
+
+    def __new__(cls, *args: Any) -> Any:
+        if args:
+            raise pickle.UnpicklingError("bytes() is allowed without arguments only")
+        return b""
 
 
 class _Set(StandIn):
@@ -234,7 +248,7 @@ ADMITTED: dict[tuple[str, str], type] = {
     **{
         (module, name): kind
         for module in ("__builtin__", "builtins")
-        for name, kind in (("object", _Object), ("set", _Set))
+        for name, kind in (("object", _Object), ("set", _Set), ("bytes", _NoBytes))
     },
     **{
         (f"scipy.sparse.{private}{kind}", f"{kind}_{end}"): StandIn

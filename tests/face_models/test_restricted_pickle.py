@@ -30,13 +30,16 @@ def test_arrays_are_read_and_other_objects_are_left_empty(tmp_path, protocol):
     content = {
         "floats": np.random.default_rng(0).normal(size=(3, 4)),
         "strided": np.arange(12, dtype=np.uint32).reshape(3, 4)[:, ::2],
+        "transposed": np.arange(12.0).reshape(3, 4).T,
+        "permuted": np.arange(24.0).reshape(2, 3, 4).transpose(2, 0, 1),
+        "empty": np.zeros((0, 3)),
         "scalar": np.float32(2.5),
         "sparse": scipy.sparse.csc_matrix([[0.0, 1.5], [0.0, 0.0]]),
         "text": "naïve",
         "list": [1, None, True, (2.5, {3})],
     }
     back = load_pickle(dump(tmp_path / "a.pkl", content, protocol))
-    for key in ("floats", "strided", "scalar"):
+    for key in ("floats", "strided", "transposed", "permuted", "empty", "scalar"):
         np.testing.assert_array_equal(back[key], content[key])
         assert back[key].dtype == content[key].dtype
     assert type(back["sparse"]) is StandIn and not vars(back["sparse"])
@@ -146,6 +149,7 @@ HOSTILE = {
     # Its bytes would be others than the writer's.
     "another encoding": (b"c_codecs\nencode\n(V\\u00e9\nVutf-8\ntR.", "'latin1' only"),
     "no encoding": (b"c_codecs\nencode\n(V\\u00e9\ntR.", "'latin1' only"),
+    "bytes of any size": (b"c__builtin__\nbytes\n(I999999999999\ntR.", "without arguments only"),
     "bytes to encode": (b"c_codecs\nencode\n(I1\nVlatin1\ntR.", "'latin1' only"),
     "no state": (reconstructed(""), "without a state"),
     "state of a class": (b"cnumpy\nndarray\n}b.", "missing"),
