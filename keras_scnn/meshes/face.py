@@ -151,11 +151,13 @@ def write_face_mesh(
         options: unit, neutral, and parts.
 
     Raises:
-        ValueError: unknown suffix, a unit that the format does not support, or a part that the
-            model does not have.
+        ValueError: unknown suffix, a unit that the format does not support, a part that the model
+            does not have, or coefficients or weights that are not K, or L, finite numbers.
     """
     path = Path(path)
     check_format(path, options.unit)
+    _check_numbers(path, "identity", identity, model.n_identity)
+    _check_numbers(path, "expression", expression, model.n_expression)
     is_glb, mesh = path.suffix.lower() == ".glb", FaceSurface.of(model, options)
     shown = None if options.neutral or is_glb else expression
     surface = mesh.surface(model.vertices(identity, shown), look)
@@ -166,6 +168,13 @@ def write_face_mesh(
     about = {"face_model": model.name, "face_model_license": model.license}
     with atomic_path(path) as temporary:
         temporary.write_bytes(glb_bytes(surface, rig, camera, about))
+
+
+def _check_numbers(path: Path, name: str, values: np.ndarray, count: int) -> None:
+    if np.shape(values) != (count,) or not np.isfinite(values).all():
+        raise ValueError(
+            f"{path}: {name} of shape {np.shape(values)}; it must be {count} finite numbers"
+        )
 
 
 def write_face_animation(

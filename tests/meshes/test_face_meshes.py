@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -264,6 +265,24 @@ def test_arrays_with_open_rims_are_seen_from_both_sides(tmp_path, is_closed):
     write_mesh(tmp_path / "a.glb", np.array(ball.vertices), np.array(faces))
     (material,) = read_glb(tmp_path / "a.glb").json["materials"]
     assert material.get("doubleSided", False) is not is_closed
+
+
+@pytest.mark.parametrize("suffix", ["obj", "ply", "glb"])
+@pytest.mark.parametrize("part", ["identity", "expression"])
+def test_coefficients_that_are_not_finite_are_refused(face, tmp_path, part, suffix):
+    values = getattr(face.parameters, part).copy()
+    values[-1] = np.nan  # as those of landmarks without a fit
+    wrong = replace(face, parameters=replace(face.parameters, **{part: values}))
+    with pytest.raises(ValueError, match=rf"a\.{suffix}: {part} of shape .* finite numbers"):
+        wrong.write_mesh(tmp_path / f"a.{suffix}")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("count", [51, 53])
+def test_a_glb_file_is_refused_weights_for_other_expressions(face, tmp_path, count):
+    parameters = replace(face.parameters, expression=np.full(count, 0.25))
+    with pytest.raises(ValueError, match=rf"expression of shape \({count},\); it must be 52"):
+        replace(face, parameters=parameters).write_mesh(tmp_path / "a.glb")
 
 
 def test_a_part_that_the_model_lacks_is_refused(tiny_face_model, open_face, tmp_path):
