@@ -400,6 +400,6 @@ def mirror_map(model: MorphableModel, size: int) -> tuple[np.ndarray, np.ndarray
 
 
 def _matrix(basis: np.ndarray, mirror: np.ndarray) -> np.ndarray:
-    flat = np.float64(basis).reshape(-1, basis.shape[-1])
+    flat = np.float64(basis).reshape(3 * len(basis), basis.shape[-1])
     mirrored = (basis[mirror] * np.array([-1, 1, 1])[:, None]).reshape(flat.shape)
     return np.linalg.lstsq(flat, mirrored, rcond=None)[0].astype(np.float32)
