@@ -22,7 +22,8 @@ def similarity_alignment(
     Args:
         source: (..., N, D) points, D is 2 or 3, any unit.
         target: (..., N, D) points; leading axes broadcast against the source's.
-        weights: (..., N) non-negative weights with a positive sum; None for equal weights.
+        weights: (..., N) non-negative weights with a positive sum; None for equal weights. Points
+            of weight 0 are ignored, even if they are NaN.
         with_scale: False keeps the scale at 1 (rigid motion).
 
     Returns:
@@ -32,7 +33,9 @@ def similarity_alignment(
     Raises:
         ValueError: the shapes do not match, a weight is negative, or the weights of a set sum to 0.
     """
-    source, target = np.broadcast_arrays(np.float64(source), np.float64(target))
+    source, target = np.float64(source), np.float64(target)
+    _check_counts(source, target)
+    source, target = np.broadcast_arrays(source, target)
     weights = _normalized(weights, source)
     source_center, x = _centered(source, weights)
     target_center, y = _centered(target, weights)
@@ -73,7 +76,8 @@ def affine_alignment(
     Args:
         source: (..., N, D) points, any unit.
         target: (..., N, E) points; leading axes broadcast against the source's.
-        weights: (..., N) non-negative weights with a positive sum; None for equal weights.
+        weights: (..., N) non-negative weights with a positive sum; None for equal weights. Points
+            of weight 0 are ignored, even if they are NaN.
 
     Returns:
         (..., E, D + 1) float64 matrices for ``apply_affine``. If the source spans less than D
@@ -83,6 +87,7 @@ def affine_alignment(
         ValueError: the shapes do not match, a weight is negative, or the weights of a set sum to 0.
     """
     source, target = np.float64(source), np.float64(target)
+    _check_counts(source, target)
     lead = np.broadcast_shapes(source.shape[:-2], target.shape[:-2])
     source = np.broadcast_to(source, lead + source.shape[-2:])
     target = np.broadcast_to(target, lead + target.shape[-2:])
@@ -111,8 +116,18 @@ def apply_affine(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def _centered(points: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    points = np.where(weights > 0, points, 0)
     center = (weights * points).sum(axis=-2)
     return center, points - center[..., None, :]
+
+
+def _check_counts(source: np.ndarray, target: np.ndarray) -> None:
+    """Raise a ValueError unless the sets have the same number of points; 1 would be broadcast."""
+    if source.shape[-2:-1] != target.shape[-2:-1]:
+        raise ValueError(
+            f"source and target have the shapes {source.shape} and {target.shape}; they must have "
+            "the same number of points"
+        )
 
 
 def _normalized(weights: np.ndarray | None, points: np.ndarray) -> np.ndarray:

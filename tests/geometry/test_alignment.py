@@ -71,6 +71,26 @@ def test_points_of_weight_zero_do_not_matter(points, similarity):
     assert_allclose(similarity_alignment(points, target, weights)[1], similarity[1], atol=1e-8)
 
 
+@pytest.mark.parametrize("align", [similarity_alignment, affine_alignment])
+def test_points_of_weight_zero_may_be_missing(align):
+    rng = np.random.default_rng(2)
+    source, target, weights = rng.normal(size=(9, 3)), rng.normal(size=(2, 9, 3)), np.ones(9)
+    expected = align(source[1:], target[:, 1:])
+    weights[0], target[0, 0], target[1, 0, 2] = 0, np.nan, np.inf
+    source[0, 1] = np.nan
+    for part, part_of_others in zip(align(source, target, weights), expected, strict=True):
+        assert_allclose(part, part_of_others, atol=1e-12)
+
+
+@pytest.mark.parametrize("align", [similarity_alignment, affine_alignment])
+@pytest.mark.parametrize("count", [1, 4])
+def test_sets_of_different_numbers_of_points_are_refused(align, count):
+    points = np.random.default_rng(0).normal(size=(5, 3))
+    for pair in ((points, points[:count]), (points[:count], points)):
+        with pytest.raises(ValueError, match="must have the same number of points"):
+            align(*pair)
+
+
 @given(scattered_points(3))
 def test_a_mirror_image_is_never_matched_by_a_reflection(points):
     rotation = similarity_alignment(points, points * [-1, 1, 1])[1]
