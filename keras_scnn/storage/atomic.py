@@ -55,16 +55,16 @@ def atomic_path(path: str | os.PathLike, durable: bool = False) -> Iterator[Path
     suffix = "".join(path.suffixes[-2:])  # Keras requires ".weights.h5"
     suffix = suffix if len(suffix) <= 24 else path.suffix[-24:]
     temporary = path.with_name(partial_name(f"{digest}{suffix}"))
-    try:
-        with _named(path, temporary):
+    with _named(path, temporary):
+        try:
             yield temporary
             if durable:
                 _write_through(temporary)
             os.replace(temporary, path)
             if durable and os.name == "posix":
                 _write_through(path.parent)  # the new name
-    finally:
-        temporary.unlink(missing_ok=True)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -107,12 +107,12 @@ def staged_folder(home: str | os.PathLike | None = None) -> Iterator[Path]:
     home.mkdir(parents=True, exist_ok=True)
     remove_leftovers(home, beginning)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(_named(home, home / beginning))
         prefix = f"{beginning}{os.getpid()}-"
         aside = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=prefix, dir=home)))
         _lock(stack.enter_context((aside / "new").open("w")), aside / LOCK)
         (aside / "content").mkdir()
-        with _named(home, aside):
-            yield aside / "content"
+        yield aside / "content"
 
 
 @contextlib.contextmanager

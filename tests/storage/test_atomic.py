@@ -13,6 +13,28 @@ from keras_scnn.storage.atomic import partial_name, remove_leftovers, staged_fil
 fcntl = pytest.importorskip("fcntl", reason="no such locks here")
 
 
+def test_a_file_below_a_file_is_named_as_given(tmp_path):
+    (tmp_path / "photo.jpg").touch()
+    path = tmp_path / "photo.jpg" / "mesh.obj"
+    with pytest.raises(NotADirectoryError) as error, atomic_path(path) as temporary:
+        temporary.touch()
+    assert error.value.filename == str(path)
+
+
+def test_a_folder_that_cannot_be_written_to_is_named_without_the_temporary_one(
+    tmp_path, monkeypatch
+):
+    def denied(path, *_args, **_options):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    home = tmp_path / "results"
+    home.mkdir()
+    monkeypatch.setattr(os, "mkdir", denied)  # root may write to any folder
+    with pytest.raises(PermissionError) as error, staged_folder(home):
+        pass
+    assert error.value.filename == str(home)
+
+
 @pytest.mark.parametrize("is_folder", [False, True])
 def test_leftovers_of_another_user_are_kept_without_an_error(tmp_path, monkeypatch, is_folder):
     """As in a shared folder for temporary files, each of which belongs to one user."""
