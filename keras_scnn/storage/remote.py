@@ -209,12 +209,12 @@ def place(path: str | os.PathLike | RemotePath) -> Place:
     if "::" in text:
         raise ValueError(f"{text}: a chain of URLs; give the URL of a plain folder")
     if match[1].lower() == "file":
-        parts = urllib.parse.urlsplit(text)
-        if parts.netloc not in ("", "localhost"):  # file://a/b is not a/b, and would become /b
-            raise ValueError(
-                f"{text}: on the host '{parts.netloc}'; a local path begins with file:///"
-            )
-        return Path(urllib.request.url2pathname(parts.path))
+        host, slash, path = text[match.end() :].partition("/")  # '#' and '?' are of the path
+        if host not in ("", "localhost"):  # file://a/b is not a/b, and would become /b
+            raise ValueError(f"{text}: on the host '{host}'; a local path begins with file:///")
+        if not slash:
+            raise ValueError(f"{text}: names no file or folder")
+        return Path(urllib.request.url2pathname(slash + path))
     if not text[match.end() :].strip("/"):
         raise ValueError(f"{text}: names no bucket or folder")
     return RemotePath(text.rstrip("/"))

@@ -48,8 +48,12 @@ def test_paths_and_urls_are_distinguished():
     with pytest.raises(ValueError, match="a chain of URLs"):
         place("zip://x::s3://photos/a.zip")
     assert place("file://localhost/data") == Path("/data")
+    assert place("file:///data/run#1?") == Path("/data/run#1?")  # not another folder, /data/run
     with pytest.raises(ValueError, match="file://results/run: on the host 'results'"):
         place("file://results/run")
+    for url in ("file://", "file://localhost"):  # not the current folder
+        with pytest.raises(ValueError, match=f"{url}: names no file or folder"):
+            place(url)
 
 
 def test_a_file_is_published_atomically():
