@@ -107,9 +107,11 @@ def invert_affine(to_from: np.ndarray) -> np.ndarray:
         (..., 2, 3) inverse matrices.
 
     Raises:
-        ValueError: a matrix has no inverse.
+        ValueError: the matrices are not (..., 2, 3), or one has no inverse.
     """
     to_from = np.asarray(to_from, np.float64)
+    if to_from.shape[-2:] != (2, 3):
+        raise ValueError(f"to_from has the shape {to_from.shape}; it must be (..., 2, 3)")
     try:
         linear = np.linalg.inv(to_from[..., :2])
     except np.linalg.LinAlgError as error:

@@ -50,8 +50,11 @@ def euler_from_rotation(rotation: np.ndarray) -> np.ndarray:
         (..., 3) float64 pitch, yaw, roll in radians: pitch and roll in [-pi, pi], yaw in
         [-pi/2, pi/2]. At yaw = +-pi/2 only a combination of pitch and roll is defined, and
         roll is 0. NaN where a matrix is not finite.
+
+    Raises:
+        ValueError: the matrices are not (..., 3, 3), or one has no positive determinant.
     """
-    rotation = np.asarray(rotation, np.float64)
+    rotation = np.float64(_checked("rotation", rotation))
     known = np.isfinite(rotation).all(axis=(-2, -1))[..., None]
     rotation = np.where(known[..., None], rotation, np.eye(3))
     with warnings.catch_warnings():
@@ -83,10 +86,20 @@ def rotation_angle(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
     Returns:
         (...) radians in [0, pi].
+
+    Raises:
+        ValueError: the matrices are not (..., 3, 3), for example whole cameras.
     """
-    between = np.swapaxes(a, -1, -2) @ np.asarray(b)
+    between = np.swapaxes(_checked("a", a), -1, -2) @ _checked("b", b)
     # The arc cosine of the trace alone loses half the digits at small angles.
     skew = between - np.swapaxes(between, -1, -2)
     sine = np.linalg.norm(skew, axis=(-2, -1)) / np.sqrt(8.0)
     cosine = (np.trace(between, axis1=-2, axis2=-1) - 1) / 2
     return np.arctan2(sine, cosine)
+
+
+def _checked(name: str, rotation: np.ndarray) -> np.ndarray:
+    rotation = np.asarray(rotation)
+    if rotation.shape[-2:] != (3, 3):
+        raise ValueError(f"{name} has the shape {rotation.shape}; it must be (..., 3, 3)")
+    return rotation

@@ -76,6 +76,11 @@ def test_a_transform_without_inverse_is_refused():
         invert_affine(np.zeros((2, 3)))
 
 
+def test_a_homogeneous_transform_is_refused_by_its_shape():
+    with pytest.raises(ValueError, match=r"to_from has the shape \(3, 3\)"):
+        invert_affine(np.eye(3))
+
+
 def test_transforms_of_a_batch_are_those_of_its_boxes():
     boxes = np.array([[[0.0, 0, 4, 4], [1, 2, 9, 10], [3, 1, 4, 2]]] * 2)
     alone = [[crop_from_image(box, 8) for box in row] for row in boxes]

@@ -93,6 +93,19 @@ def test_small_angles_keep_their_digits(axis, angle):
     assert_allclose(rotation_angle(np.eye(3), turn), angle, rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda camera: euler_from_rotation(camera), "rotation"),
+        (lambda camera: rotation_angle(camera, np.eye(3, 4)), "a"),
+        (lambda camera: rotation_angle(np.eye(3), camera), "b"),
+    ],
+)
+def test_a_camera_is_refused_where_a_rotation_is_needed(call, name):
+    with pytest.raises(ValueError, match=rf"^{name} has the shape \(2, 3, 4\)"):
+        call(np.zeros((2, 3, 4)))
+
+
 def test_a_wrong_shape_is_named():
     with pytest.raises(ValueError, match=r"euler has the shape \(2,\)"):
         rotation_from_euler([0.1, 0.2])
