@@ -48,12 +48,19 @@ def test_turning_the_triangles_around_turns_the_normals_around():
 
 
 def test_a_batch_is_its_rows_and_keeps_its_dtype():
-    batch = np.random.default_rng(0).normal(size=(2, 3, 8, 3)).astype(np.float32)
+    batch = np.random.default_rng(0).normal(size=(2, 4, 8, 3)).astype(np.float32)
     triangles = np.array([[0, 1, 2], [3, 4, 5], [5, 6, 7]], np.int32)
     normals = vertex_normals(batch, triangles)
     assert normals.dtype == np.float32
     assert normals.shape == batch.shape
     assert_allclose(normals[1, 2], vertex_normals(batch[1, 2], triangles), atol=1e-7)
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint8, np.float16, ">f4", ">f8"])
+def test_vertices_of_any_kind_of_numbers_have_normals_of_unit_length(kind):
+    vertices = np.round(SPHERE.vertices + 80)
+    expected = slow_normals(vertices, SPHERE.faces)
+    assert_allclose(vertex_normals(vertices.astype(kind), SPHERE.faces), expected, atol=1e-12)
 
 
 def test_vertices_without_a_triangle_have_no_normal():
