@@ -72,7 +72,12 @@ def render(
 
     Returns:
         image (H, W, 3) uint8, and the face's mask (H, W) bool.
+
+    Raises:
+        ValueError: there are not as many texture coordinates as vertices, or the mesh is invalid.
     """
+    if np.shape(uv) != (len(vertices), 2):  # compiled loops read beyond the end of an array
+        raise ValueError(f"uv has the shape {np.shape(uv)}; it must be ({len(vertices)}, 2)")
     vertices = np.ascontiguousarray(vertices, np.float32)
     triangles = np.ascontiguousarray(whole_indices("triangles", triangles), np.int32)
     normals = vertex_normals(vertices * np.array([1, -1, 1], np.float32), triangles)

@@ -66,3 +66,10 @@ def test_between_texels_a_rendered_plane_shows_their_blend():
     y, x = np.mgrid[1:45, 1:45]  # three pixels a texel
     place = np.stack([x / 45, 1 - y / 45], axis=-1)
     np.testing.assert_allclose(image[1:45, 1:45], sample_texture(texture, place), atol=1.01)
+
+
+@pytest.mark.parametrize("uv", [np.zeros((2, 2)), np.zeros((3, 3)), None])
+def test_too_few_texture_coordinates_are_refused(uv):
+    vertices = np.array([[0, 0, 0], [0, 4, 0], [4, 0, 0.0]])
+    with pytest.raises(ValueError, match=r"uv has the shape .* must be \(3, 2\)"):
+        render(vertices, [[0, 1, 2]], uv, np.ones((4, 4, 3)), np.ones((9, 3)), np.zeros((5, 5, 3)))
