@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 from scipy.special import sph_harm_y
 
+from keras_scnn.geometry.mesh import vertex_normals
+from keras_scnn.geometry.rasterizer import interpolate, rasterize
 from keras_scnn.geometry.shading import render, sample_texture, shade, spherical_harmonics
 
 ORDER = [(0, 0), (1, -1), (1, 0), (1, 1), (2, -2), (2, -1), (2, 0), (2, 1), (2, 2)]
@@ -66,6 +68,28 @@ def test_between_texels_a_rendered_plane_shows_their_blend():
     y, x = np.mgrid[1:45, 1:45]  # three pixels a texel
     place = np.stack([x / 45, 1 - y / 45], axis=-1)
     np.testing.assert_allclose(image[1:45, 1:45], sample_texture(texture, place), atol=1.01)
+
+
+def test_a_curved_surface_has_the_texture_and_the_light_of_its_pixels():
+    """As from the buffers of ``rasterize``, which tests compare with definitions."""
+    rng = np.random.default_rng(4)
+    y, x = np.mgrid[2:38:6j, 2:38:6j]
+    vertices = np.stack([x, y, rng.uniform(-4, 4, x.shape)], axis=-1).reshape(-1, 3)
+    corner = np.arange(36).reshape(6, 6)
+    quads = [corner[:-1, :-1], corner[1:, :-1], corner[1:, 1:], corner[:-1, 1:]]
+    triangles = np.concatenate(
+        [np.stack([quads[i].ravel() for i in t], axis=-1) for t in ((0, 1, 2), (0, 2, 3))]
+    )
+    uv, texture = rng.uniform(0, 1, (36, 2)), rng.uniform(50, 120, (9, 9, 3))
+    light = rng.uniform(-0.3, 0.3, (9, 3))
+    light[0] = [2.5, 3.0, 3.5]
+    image, mask = render(vertices, triangles, uv, texture, light, np.zeros((40, 40, 3)))
+    buffers = rasterize(vertices, triangles, 40, 40)
+    normals = vertex_normals(vertices * [1, -1, 1], triangles)
+    albedo = sample_texture(texture, interpolate(buffers, triangles, uv))
+    expected = albedo * interpolate(buffers, triangles, shade(normals, light))
+    assert mask.sum() > 1000 and (mask == buffers.mask).all()
+    np.testing.assert_allclose(image[mask], np.floor(expected[mask]), atol=1)
 
 
 @pytest.mark.parametrize("uv", [np.zeros((2, 2)), np.zeros((3, 3)), None])
