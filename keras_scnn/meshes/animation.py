@@ -16,7 +16,7 @@ METER = UNITS["m"]  # in a millimeter
 CLIP_CAMERA = "clip_camera"
 FOCAL_SHARE = 1.0  # focal length / longer side of the frame: 53 degrees, as in phones and webcams
 NEAR_M, FAR_M = 0.01, 100.0
-HOLD_SECONDS = 1e-3  # a lost face keeps its pose until this long before it reappears
+HOLD_SECONDS = 1e-3  # a lost face keeps its pose until at most this long before it reappears
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,9 +74,11 @@ def motion_of(
     columns = np.float64(seconds), weights, turn_to(rays) @ rotation, places
     times, weights, turns, places = (np.insert(c, ends, c[ends - 1], axis=0) for c in columns)
     held = ends + np.arange(len(ends))
-    # The file's times are float32 and must ascend; after hours their spacing exceeds HOLD_SECONDS.
+    # The file's times are float32 and must ascend; after hours their spacing exceeds HOLD_SECONDS,
+    # and the frames of high-speed cameras are closer together than that.
     step = 2 * np.float64(np.spacing(np.float32(times[held + 1])))
-    times[held] = times[held + 1] - np.maximum(HOLD_SECONDS, step)
+    latest = times[held + 1] - np.maximum(HOLD_SECONDS, step)
+    times[held] = np.maximum(latest, (times[held] + times[held + 1]) / 2)
     return Motion(times, weights, turns, places, middle, focal, size)
 
 

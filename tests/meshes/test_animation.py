@@ -144,6 +144,16 @@ def test_times_rise_in_the_file_however_long_the_clip_is(hours):
     assert (np.diff(np.float32(motion.seconds)) > 0).all()
 
 
+@pytest.mark.parametrize("rate", [960, 1000, 4000])
+def test_times_rise_in_the_file_at_the_rates_of_high_speed_cameras(rate):
+    n = 40
+    seconds = 900 + np.arange(n) / rate
+    pose = compose(np.tile(np.eye(3), (n, 1, 1)), np.ones(n), np.zeros((n, 3)))
+    motion = motion_of(seconds, pose, np.zeros((n, 1)), np.arange(n) // 4, SIZE)
+    assert len(motion.seconds) == n + 9
+    assert (np.diff(np.float32(motion.seconds)) > 0).all()
+
+
 def test_between_shots_the_face_stays(written):
     motion = written[1]
     assert motion.seconds[4] == pytest.approx(1.0 - HOLD_SECONDS)
