@@ -34,6 +34,7 @@ _SHAPES = dict(
 _INDEX_FIELDS = ("triangles", "landmark_indices", "mediapipe_indices", "mirror")
 _DTYPES = {**dict.fromkeys(_INDEX_FIELDS, np.int32), "regions": np.uint8}
 _MOST_REGION = 4
+_UV_ROUNDING = 1e-3
 _GEOMETRY = (
     "mean", "identity_basis", "expression_basis", "triangles", "landmark_indices",
     "expression_bounds",
@@ -66,8 +67,8 @@ class MorphableModel:
 
     Raises:
         ValueError: an array's shape does not match the others, an index or region is not a whole
-            number or is out of range, two expressions have the same name, an expression's bounds
-            admit no weight, or ``mirror`` is not its own inverse.
+            number or is out of range, ``uv`` lies outside of 0 to 1, two expressions have the same
+            name, an expression's bounds admit no weight, or ``mirror`` is not its own inverse.
     """
 
     name: str
@@ -102,6 +103,7 @@ class MorphableModel:
             array.setflags(write=False)
             object.__setattr__(self, field, array)
         self._check_expressions()
+        self._check_uv()
         mirror = np.arange(self.n_vertices) if self.mirror is None else self.mirror
         if (mirror[mirror] != np.arange(self.n_vertices)).any():
             raise ValueError(
@@ -137,6 +139,17 @@ class MorphableModel:
             raise ValueError(
                 f"expression_bounds of face model '{self.name}' has no weight for '{names[i]}': "
                 f"{low[i]:g} to {high[i]:g}; the lower bound must not exceed the upper"
+            )
+
+    def _check_uv(self) -> None:
+        """Refuse texels of a picture, or several tiles, which a texture would lack."""
+        if self.uv is None or not self.uv.size:
+            return
+        low, high = self.uv.min(), self.uv.max()
+        if low < -_UV_ROUNDING or high > 1 + _UV_ROUNDING:
+            raise ValueError(
+                f"uv of face model '{self.name}' is out of range: {low:g} to {high:g}; it must lie "
+                "in 0 to 1, u to the right and v up"
             )
 
     @property

@@ -169,6 +169,8 @@ def test_the_callers_arrays_stay_writable_and_apart(tiny_face_model):
         (dict(landmark_indices=np.arange(68) + 3), "landmark_indices .* out of range"),
         (dict(landmark_offsets=np.zeros((67, 3))), r"landmark_offsets .* must be \(68, 3\)"),
         (dict(uv=np.zeros((71, 2))), "uv has the shape"),
+        (dict(uv=np.full((70, 2), 511.0)), "uv .* out of range: 511 to 511; it must lie in 0 to 1"),
+        (dict(uv=np.full((70, 2), -0.5)), "uv .* out of range: -0.5 to -0.5"),
         (dict(mediapipe_indices=np.zeros(467)), "mediapipe_indices has the shape"),
         (dict(regions=np.zeros(3)), "regions has the shape"),
         (dict(mirror=np.full(70, 70)), "mirror .* out of range"),
