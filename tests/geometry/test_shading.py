@@ -90,6 +90,8 @@ def test_a_curved_surface_has_the_texture_and_the_light_of_its_pixels():
     expected = albedo * interpolate(buffers, triangles, shade(normals, light))
     assert mask.sum() > 1000 and (mask == buffers.mask).all()
     np.testing.assert_allclose(image[mask], np.floor(expected[mask]), atol=1)
+    behind = render(vertices, triangles[:, ::-1], uv, texture, light, np.zeros((40, 40, 3)))
+    assert not behind[1].any()  # seen from behind, nothing is drawn
 
 
 @pytest.mark.parametrize("uv", [np.zeros((2, 2)), np.zeros((3, 3)), None])
