@@ -59,6 +59,15 @@ def test_a_level_rim_is_closed_too(count):
     assert open_rims(triangles)[0].tolist() in ([0, *range(count - 1, 0, -1)],)
 
 
+@pytest.mark.parametrize("start", range(6))
+def test_a_rim_is_bridged_from_side_to_side_at_similar_heights(start):
+    """By hand: 0 is the top, 1 and 2 one side, 3 the bottom, 4 and 5 the other side."""
+    height = np.array([4.0, 3.0, 1.0, 0.0, 1.5, 2.5])
+    triangles = cap_rim(np.roll(np.arange(6), start), height)
+    expected = {(0, 1, 5), (1, 4, 5), (1, 2, 4), (2, 3, 4)}
+    assert {tuple(sorted(t)) for t in triangles.tolist()} == expected
+
+
 def test_the_back_closes_all_but_the_lids_and_the_teeth(open_face):
     parts = face_parts(open_face)
     every = np.concatenate(list(parts.values()))
