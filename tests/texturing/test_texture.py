@@ -110,6 +110,30 @@ def test_hair_over_a_cheek_is_neither_kept_nor_mirrored(open_face, atlas):
         assert (lightness[texels] > skin - 12).mean() > 0.98
 
 
+@pytest.mark.parametrize("baked", [False, True])
+def test_a_mirrored_photo_gives_the_mirrored_texture(open_face, atlas, baked):
+    """With a strand of hair over one eye, light from one side, and the face turned."""
+    image, posed = photo_of(open_face, skin_albedo(stripes=0.05), 20, side_light())
+    image[strip(image, posed, 37, open_face)] = HAIR
+    texture = photo_texture(open_face, image, posed, baked)
+    moved = posed[open_face.mirror] * [-1, 1, 1] + [image.shape[1] - 1, 0, 0]
+    mirrored = photo_texture(open_face, image[:, ::-1], moved, baked)
+    apart = np.abs(texture.astype(int) - mirrored[:, ::-1]).max(axis=-1)
+    sides = atlas.skin | np.isin(atlas.region, EYES)  # the map of the mouth is not symmetric
+    assert np.percentile(apart[sides], 99.5) <= 2
+    colors = [vertex_colors(open_face, each).astype(int) for each in (texture, mirrored)]
+    assert np.abs(colors[0][open_face.mirror] - colors[1]).mean() < 1
+
+
+def test_what_is_around_a_face_does_not_change_its_texture(open_face):
+    image, posed = photo_of(open_face, skin_albedo(), 30, side_light())
+    wide = np.random.default_rng(0).integers(30, 256, (400, 450, 3), np.uint8)
+    wide[60:360, 70:370] = image
+    texture = photo_texture(open_face, image, posed)
+    there = photo_texture(open_face, wide, posed + [70, 60, 0])
+    np.testing.assert_allclose(there, texture, rtol=0, atol=2)  # but for the vertices' rounding
+
+
 def test_teeth_do_not_land_on_the_lips(atlas):
     """In an open smile the reconstruction puts the lips over the teeth."""
     photo = data.astronaut()
