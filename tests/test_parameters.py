@@ -67,6 +67,16 @@ def test_only_vectors_of_all_parameters_are_whitened(shape):
             change(np.zeros(shape))
 
 
+def test_the_callers_arrays_do_not_change_a_whitening():
+    mean = np.zeros(2, np.float32)
+    whitening = Whitening(mean, np.ones(2))
+    mean[:] = 5
+    assert (whitening.mean == 0).all()
+    for array in (whitening.mean, whitening.scale):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 1
+
+
 def test_a_parameter_that_never_varies_keeps_a_usable_scale():
     whitening = Whitening.from_samples(np.full((10, 2), 7.0))
     np.testing.assert_array_equal(whitening.whiten([7.0, 7.0]), [0, 0])
@@ -78,7 +88,9 @@ def test_a_parameter_that_never_varies_keeps_a_usable_scale():
     [
         ([0.0, 0.0], [1.0], "shapes"),
         ([0.0], [0.0], "above 0"),
-        ([0.0], [np.inf], "finite"),
+        ([0.0], [np.inf], "scale must be finite"),
+        ([0.0], [np.nan], "scale must be finite"),
+        ([np.nan], [1.0], "mean must be finite"),
     ],
 )
 def test_a_whitening_that_cannot_work_is_refused(mean, scale, message):
