@@ -78,3 +78,19 @@ def test_exchanges_of_one_unknown_at_a_time_lead_to_the_same_minimum(monkeypatch
     monkeypatch.setattr(bounded_steps, "MAX_BLOCK_PIVOTS", 0)
     for found, at_once in zip(equations.solve(low, high), expected, strict=True):
         assert_allclose(found, at_once, atol=1e-12)
+
+
+def test_where_exchanging_all_at_once_cycles_the_minimum_is_found_too():
+    """Found among random problems: without the second phase, the active sets repeat."""
+    square = np.array([[0.553, 2.07, -1.597], [2.07, 7.898, -6.306], [-1.597, -6.306, 5.946]])
+    slope = np.array([0.119, 0.193, 0.918])
+    low, high = np.full(3, -0.376), np.full(3, 0.567)
+    equations = NormalEquations(
+        square[None], slope[None], np.zeros((1, 3, 0)), np.zeros((1, 0, 0)), np.zeros((1, 0)),
+        np.zeros(1, int),
+    )  # fmt: skip
+    (own,), _ = equations.solve(low[None], high[None])
+    factor = np.linalg.cholesky(square).T
+    target = -np.linalg.solve(factor.T, slope)  # |factor x - target|^2 / 2 is the quadratic
+    expected = lsq_linear(factor, target, (low, high), method="bvls", tol=1e-14).x
+    assert_allclose(own, expected, atol=1e-7)
