@@ -76,13 +76,8 @@ class Labeling:
             except (OSError, ValueError) as error:
                 left_out.note(name, error)
         landmarks = {n: _in_crop(photo, crop) for n, (photo, crop) in labeled.items()}
-        fits = self._fits(labeled, landmarks)
-        for name, (_, _, residual) in fits.items():
-            if residual > MAX_RESIDUAL * self.crop_size:
-                left_out[name] = (
-                    f"the fitted face model misses its landmarks by {residual:.1f} px in a crop of "
-                    f"{self.crop_size} px; at most {MAX_RESIDUAL * self.crop_size:.1f} px"
-                )
+        fits, misfits = self._sound_fits(labeled, landmarks)
+        left_out |= misfits
         kept = [name for name in labeled if name not in left_out]
         people = [labeled[name][0].person for name in kept]
         records = None
@@ -105,6 +100,36 @@ class Labeling:
             embedding = shared_teacher()(image, photo.landmarks)
             photo = dataclasses.replace(photo, extra={**photo.extra, "embedding": embedding})
         return photo, crop_face(image, box, self.crop_size)
+
+    def _sound_fits(
+        self, labeled: dict[str, Labeled], landmarks: dict[str, np.ndarray]
+    ) -> tuple[dict, dict[str, str]]:
+        """The fits whose residual is small enough, and by name, why other photos are left out.
+
+        A photo with wrong labels spoils the identity that it shares with the person's others, and
+        so their residuals too: only the worst one of each person is left out at a time, and the
+        others are fitted again without it.
+        """
+        fits, misfits = self._fits(labeled, landmarks), dict[str, str]()
+        limit = MAX_RESIDUAL * self.crop_size
+        while any(residual > limit for _, _, residual in fits.values()):
+            people: dict[str, list[str]] = {}
+            for name in fits:
+                person = labeled[name][0].person if self.joint else name
+                people.setdefault(person, []).append(name)
+            for names in people.values():
+                worst = max(names, key=lambda name: fits[name][2])
+                _, _, residual = fits[worst]
+                if residual <= limit:
+                    continue
+                misfits[worst] = (
+                    f"the fitted face model misses its landmarks by {residual:.1f} px in a crop of "
+                    f"{self.crop_size} px; at most {limit:.1f} px"
+                )
+                del fits[worst]
+                others = {name: labeled[name] for name in names if name != worst}
+                fits |= self._fits(others, landmarks)
+        return fits, misfits
 
     def _fits(self, labeled: dict[str, Labeled], landmarks: dict[str, np.ndarray]) -> dict:
         """Parameter vector, landmarks and residual (px) of each photo."""
