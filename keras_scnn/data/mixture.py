@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_scnn.data.records import FaceRecords, part_of
+from keras_scnn.data.records import FaceRecords, model_digests, part_of
 from keras_scnn.data.remote_records import open_face_records
 from keras_scnn.data.sharded_images import ShardedImages
 from keras_scnn.morphable_model import MorphableModel
@@ -81,6 +81,11 @@ class Mixture:
                 f"face_model is '{model.name}' with {width} parameters, but the records are for "
                 f"'{self.records.face_model}' with {self.records.parameters.shape[1]}; give the "
                 "face_model.npz in their folder"
+            )
+        if not model_digests(self.records.config) <= {model.digest}:
+            raise ValueError(
+                f"face_model is '{model.name}', but not the one of this name that the records were "
+                "made with; give the face_model.npz in their folder, or make the records again"
             )
         offsets = self.records.config.get("landmark_offsets")
         return model if offsets is None else model.replace(landmark_offsets=np.float32(offsets))
@@ -154,6 +159,7 @@ def join_records(several: Sequence[FaceRecords]) -> tuple[FaceRecords, np.ndarra
     """
     kinds: dict[str, set] = {
         "face models": {r.face_model for r in several},
+        "face models of one name": set().union(*(model_digests(r.config) for r in several)) or {""},
         "crop sizes": {r.images.shape[1:] for r in several},
         "numbers of parameters": {r.parameters.shape[1] for r in several},
         "landmark offsets": {str(r.config.get("landmark_offsets")) for r in several},

@@ -150,6 +150,15 @@ def _check_person_numbers(name: str, numbers: np.ndarray | None) -> None:
         )
 
 
+def model_digests(config: dict) -> set[str]:
+    """Digests of the face models in the settings of records; none in those of versions before 0.3.
+
+    The name alone does not tell two face models apart, such as two editions of FLAME.
+    """
+    of_each = config.get("joined", [config])
+    return {str(one["face_model_digest"]) for one in of_each if "face_model_digest" in one}
+
+
 def photos_of_each(identity: np.ndarray) -> np.ndarray:
     """(n,) int: how many photos the person in each photo has; any integers may number people."""
     _, place, counts = np.unique(identity, return_inverse=True, return_counts=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from keras_scnn.data.records import FaceRecords, photos_of_each
+from keras_scnn.data.records import FaceRecords, model_digests, photos_of_each
 from keras_scnn.evaluation import (
     IdentityEvaluator,
     LandmarkError,
@@ -214,6 +214,11 @@ def check_records(preset: Preset, records: FaceRecords) -> None:
     size, expected = records.parameters.shape[1], preset.layout.size
     if size != expected:
         raise ValueError(f"the records have {size} parameters; the preset has {expected}")
+    if not model_digests(records.config) <= {preset.face_model.digest}:
+        raise ValueError(
+            f"the records are of another face model named '{records.face_model}' than the one that "
+            "the preset was trained with"
+        )
     if records.images.shape[1:3] != (preset.input_size,) * 2:
         raise ValueError(
             f"the records' images are {records.images.shape[1:3]}; the preset takes "

@@ -95,6 +95,22 @@ def test_another_face_model_is_refused(tmp_path, one, tiny_face_model):
         open_mixture(str(tmp_path / "one")).annotated(tiny_face_model)
 
 
+def test_another_face_model_of_the_same_name_is_refused(one, two, open_face):
+    """Such as two editions of FLAME. Records of 0.2 do not record which one they were made with."""
+    model = open_face.truncated(2, 0)  # 14 parameters
+    longer = model.replace(identity_basis=2 * model.identity_basis)
+    kept = {"face_model_digest": model.digest}
+    other = dataclasses.replace(two, config={"face_model_digest": longer.digest})
+    one = dataclasses.replace(one, config=kept)
+    for records in (one, join_records([one, two])[0]):
+        mixture = Mixture(records, np.zeros(len(records), int))
+        assert mixture.annotated(model).name == "open_face"
+        with pytest.raises(ValueError, match="not the one of this name that the records were made"):
+            mixture.annotated(longer)
+    with pytest.raises(ValueError, match="records of different face models of one name"):
+        join_records([one, other])
+
+
 @pytest.mark.parametrize(
     ("weights", "message"), [("1", "1 weights for 2 folders"), ("1,much", "must be numbers")]
 )

@@ -10,7 +10,7 @@ from keras_scnn.geometry.camera import project
 from keras_scnn.models.inference import predict
 from keras_scnn.photos.files import find_photos
 from keras_scnn.protocols.evaluation import write_results
-from keras_scnn.protocols.records import evaluate_records, without_mirror_pairs
+from keras_scnn.protocols.records import check_records, evaluate_records, without_mirror_pairs
 from keras_scnn.training.run import check_held_out
 
 
@@ -32,6 +32,24 @@ def test_a_person_and_the_mirror_image_make_no_measured_pair(mirrored):
     assert len(kept.first) == len(pairs.first) - twins.sum()
     assert not (mirror[kept.first] == person[kept.second]).any()
     np.testing.assert_array_equal(kept.same, person[kept.first] == person[kept.second])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"face_model": "flame"}, "of the face model 'flame'; the preset was trained with 'tiny'"),
+        ({"config": {"face_model_digest": "0" * 64}}, "of another face model named 'tiny' than"),
+        ({"parameters": np.zeros((48, 14), np.float32)}, "14 parameters; the preset has 23"),
+        (
+            {"images": np.zeros((48, 8, 8, 3), np.uint8)},
+            r"images are \(8, 8\); the preset takes 32 px crops",
+        ),
+    ],
+)
+def test_records_that_do_not_fit_the_preset_are_refused(color_preset, symmetric, change, message):
+    check_records(color_preset, symmetric)
+    with pytest.raises(ValueError, match=message):
+        check_records(color_preset, dataclasses.replace(symmetric, **change))
 
 
 def test_two_held_out_people_must_not_be_each_others_mirror_image(mirrored):
