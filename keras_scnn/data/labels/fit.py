@@ -10,6 +10,7 @@ import numpy as np
 from keras_scnn.data.labels.recognizer import shared_teacher
 from keras_scnn.data.photo_source import LabeledPhoto, PhotoSource
 from keras_scnn.data.records import FaceRecords
+from keras_scnn.data.synthesis.turned_copies import check_can_turn
 from keras_scnn.fitting import FitOptions, FitResult, fit_landmarks, fit_person_landmarks
 from keras_scnn.geometry.camera import transform_camera
 from keras_scnn.models.recognizers.chips import EMBEDDING_SIZE
@@ -41,7 +42,7 @@ class Labeling:
         options: of the fits; the default prior of the identity is for the open face model.
 
     Raises:
-        ValueError: a value has the wrong type.
+        ValueError: a value has the wrong type, or faces are to be turned and the model has no uv.
     """
 
     model: MorphableModel
@@ -53,6 +54,8 @@ class Labeling:
 
     def __post_init__(self) -> None:
         check_types(self, int, bool)
+        if self.turned:
+            check_can_turn(self.model)
 
     @property
     def _layout(self) -> ParameterLayout:

@@ -42,8 +42,9 @@ def with_turned_copies(
         seed: of the random turns.
 
     Raises:
-        ValueError: the records have no ``name`` or ``crop_from_image``.
+        ValueError: the records have no ``name`` or ``crop_from_image``, or the model has no uv.
     """
+    check_can_turn(model)
     if records.name is None or records.crop_from_image is None:
         raise ValueError("records need name and crop_from_image to be turned")
     made, positions = [], []
@@ -72,6 +73,12 @@ def with_turned_copies(
         name: np.concatenate([getattr(records, name), arrays[name]]) for name in arrays
     }
     return dataclasses.replace(records, **both)
+
+
+def check_can_turn(model: MorphableModel) -> None:
+    """Raise a ValueError if a model has no uv, without which no photo of it can be turned."""
+    if model.uv is None:
+        raise ValueError(f"face model '{model.name}' has no uv, without which no face is turned")
 
 
 def turn_limits(yaw_degrees: float) -> tuple[float, float]:

@@ -51,6 +51,15 @@ def turned(model):
     return records, with_turned_copies(records, source, model, count=2)
 
 
+def test_a_face_model_that_cannot_be_textured_turns_no_face(turned, model):
+    """Such as FLAME; before, there were no copies, and no word about it."""
+    flat = model.replace(uv=None)
+    with pytest.raises(ValueError, match="face model 'open_face' has no uv"):
+        Labeling(flat, turned=2)
+    with pytest.raises(ValueError, match="face model 'open_face' has no uv"):
+        with_turned_copies(turned[0], Astronauts(), flat, count=2)
+
+
 def test_each_photo_that_can_be_read_has_its_copies(turned):
     before, after = turned
     assert after.name.tolist() == ["a/1", "b/1", "c/1", "a/1#1", "a/1#2", "b/1#1", "b/1#2"]
