@@ -57,7 +57,8 @@ def augment(
     Args:
         rng: the source of randomness.
         image: (S, S, 3) uint8 RGB.
-        landmarks: (68, 2 or more) crop px; the jitter is relative to their standard crop.
+        landmarks: (n, 2 or more) crop px, the known ones; the jitter is relative to their standard
+            crop, or without any to the given crop.
         jitter: how far it is moved.
         mirror: whether to mirror it; None: at random, with probability 0.5.
 
@@ -76,7 +77,8 @@ def augment(
 
 def _move(rng, landmarks, size, jitter: Jitter) -> np.ndarray:
     """A random similarity (2, 3) that maps the landmarks' standard crop close to the image."""
-    low, high = landmarks[:, :2].min(axis=0), landmarks[:, :2].max(axis=0)
+    points = landmarks[:, :2] if len(landmarks) else np.full((1, 2), (size - 1) / 2)
+    low, high = points.min(axis=0), points.max(axis=0)
     side = np.linalg.norm(high - low)
     zoom = size / side if side > SMALL_BOX * size else 1.0
     scale = zoom * np.exp(rng.normal(0, jitter.scale))
@@ -145,7 +147,8 @@ class GroupAugmenter:
             photo: (B,) int, indices of the photos' records.
             person: (B,) int, their identities.
             images: (B, S, S, 3) uint8 RGB.
-            landmarks: (B, 68, 3 or 4) float: x, y in crop px, depth, and optionally a weight.
+            landmarks: (B, 68, 3 or 4) float: x, y in crop px, depth, and optionally a weight; those
+                with a weight of 0 may be NaN.
             vectors: (B, P) float, unwhitened parameters.
 
         Returns:
@@ -156,7 +159,8 @@ class GroupAugmenter:
             jitter = UPRIGHT if self._upright[record] else Jitter()
             mirrored = self._random(step, MIRRORING, int(person[i]) % 2**32).random() < 0.5
             rng = self._random(step, MOVING, first + i)
-            moved.append(augment(rng, images[i], landmarks[i], jitter, mirrored))
+            known = landmarks[i][(landmarks[i, :, 3:] > 0).all(axis=1)]
+            moved.append(augment(rng, images[i], known, jitter, mirrored))
         images, matrices = (np.stack(part) for part in zip(*moved, strict=True))
         landmarks = move_landmarks(landmarks, matrices)
         vectors = move_parameters(vectors, matrices, self._mirrors)

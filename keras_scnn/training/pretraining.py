@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_scnn.data.records import FaceRecords
 from keras_scnn.losses import LandmarkDistance
 from keras_scnn.storage import atomic_path
 from keras_scnn.storage.guard import reading
@@ -35,8 +36,9 @@ def pretrain(config: TrainConfig, network: keras.Model, mode: Any, seen: np.ndar
     Raises:
         ValueError: the weights in the run folder are damaged.
     """
-    mean = mode.mixture.records.landmarks[seen].mean(axis=0)
-    model = landmark_regressor(network.get_layer("branch"), mean)
+    branch = network.get_layer("branch")
+    mean = mean_landmarks(mode.mixture.records, seen, branch.input_shape[1])
+    model = landmark_regressor(branch, mean)
     path = Path(config.run) / WEIGHTS
     if path.is_file():
         with reading(path, "pretrained weights (delete it to pretrain the encoder again)"):
@@ -62,6 +64,18 @@ def pretrain(config: TrainConfig, network: keras.Model, mode: Any, seen: np.ndar
         finish(model, mode.stream(seen, steps))
     with atomic_path(path) as temporary:
         model.save_weights(temporary)
+
+
+def mean_landmarks(records: FaceRecords, seen: np.ndarray, size: int) -> np.ndarray:
+    """(68, 3) crop px: the mean of the labels with a weight above 0 at some positions.
+
+    One that no photo has lies in the middle of the crop of ``size`` px.
+    """
+    points = records.landmarks[seen]
+    unknown = np.zeros(points.shape, bool)
+    if records.weight is not None:
+        unknown |= records.weight[seen][..., None] <= 0
+    return np.ma.array(points, mask=unknown).mean(axis=0).filled((size - 1) / 2)
 
 
 def landmark_regressor(branch: keras.Model, mean: np.ndarray) -> keras.Model:

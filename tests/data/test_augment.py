@@ -155,6 +155,32 @@ def test_records_for_recognizing_people_stay_upright():
     assert turned[~upright].sum() >= 5
 
 
+@pytest.mark.parametrize("value", [np.nan, 0.0, 400.0])
+def test_a_landmark_without_label_moves_no_crop(value):
+    """A crop, its face and its other landmarks are those of a label within the face."""
+    model, every = MorphableModel.open_face(), np.arange(5)
+    rng = np.random.default_rng(0)
+    landmarks = np.concatenate([rng.uniform(2, 6, (5, 68, 3)), np.ones((5, 68, 1))], axis=-1)
+    landmarks[:, 3] = [4, 4, 4, 0]
+    images = rng.integers(0, 256, (5, 8, 8, 3), np.uint8)
+    vectors = rng.normal(size=(5, 12 + model.n_identity + model.n_expression))
+    batch = np.arange(5), images, landmarks, vectors
+    augmenter = GroupAugmenter(model, np.zeros(5, bool))
+    expected = augmenter(0, 0, every, *batch)
+    landmarks[:, 3, :3] = value
+    result = augmenter(0, 0, every, *batch)
+    np.testing.assert_array_equal(result[0], expected[0])
+    np.testing.assert_array_equal(result[2], expected[2])
+    known = expected[1][..., 3] > 0
+    np.testing.assert_array_equal(result[1][known], expected[1][known])
+
+
+def test_a_crop_without_any_label_is_moved_about_its_middle():
+    image, still = np.zeros((120, 120, 3), np.uint8), Jitter(0, 0, 0, wide=0, any_angle=0)
+    matrix = augment(np.random.default_rng(0), image, np.zeros((0, 4)), still, mirror=False)[1]
+    np.testing.assert_allclose(matrix, [[1, 0, 0], [0, 1, 0]], atol=1e-9)
+
+
 def test_white_balance_changes_about_as_much_as_in_the_layers():
     """Two grays, 80 apart: their distance in a channel is its gain, whatever is added to both."""
     image = np.full((120, 120, 3), 60, np.uint8)

@@ -73,8 +73,8 @@ class DrawnFaces(PhotoSource):
         if self.flat:
             points[:, 2] = np.nan
         weight = np.ones(68)
-        if i == 1:
-            points[5], weight[5] = np.nan, 0
+        if i in (1, 2):  # without label, as NaN or as any number
+            points[5], weight[5] = (np.nan, -1000.0)[i - 1], 0
         return LabeledPhoto(name, self.person(name), points, weight, self.folder / name)
 
 

@@ -9,10 +9,16 @@ import pytest
 from keras_scnn.models import build_branch, build_encoder
 from keras_scnn.parameters import ParameterLayout
 from keras_scnn.training.config import TrainConfig
-from keras_scnn.training.pretraining import WEIGHTS, landmark_regressor, pretrain
+from keras_scnn.training.pretraining import (
+    WEIGHTS,
+    landmark_regressor,
+    mean_landmarks,
+    pretrain,
+)
 
 MEAN = np.random.default_rng(0).uniform(0, 32, (68, 3)).astype(np.float32)
-MODE = SimpleNamespace(mixture=SimpleNamespace(records=SimpleNamespace(landmarks=MEAN[None])))
+RECORDS = SimpleNamespace(landmarks=MEAN[None], weight=None)
+MODE = SimpleNamespace(mixture=SimpleNamespace(records=RECORDS))
 
 
 def make_branch(name: str, seed: int) -> keras.Model:
@@ -51,3 +57,15 @@ def test_damaged_weights_are_one_line_that_names_the_file(folder, tiny_encoder, 
     with pytest.raises(ValueError, match=f"^{path}: not pretrained weights .delete it .*") as one:
         pretrain(TrainConfig(run=str(folder)), network, MODE, np.array([0]))
     assert "\n" not in str(one.value)
+
+
+def test_the_mean_landmarks_are_those_of_the_known_labels():
+    """Outputs are relative to them; one NaN made all weights of the encoder NaN."""
+    landmarks = np.tile(MEAN, (3, 1, 1)) + np.arange(3, dtype=np.float32)[:, None, None]
+    weight = np.ones((3, 68), np.float32)
+    weight[2, 5], weight[:, 7] = 0, 0
+    landmarks[weight == 0] = np.nan
+    mean = mean_landmarks(SimpleNamespace(landmarks=landmarks, weight=weight), np.arange(3), 32)
+    expected = MEAN + 1
+    expected[5], expected[7] = MEAN[5] + 0.5, 15.5
+    np.testing.assert_allclose(mean, expected, atol=1e-5)

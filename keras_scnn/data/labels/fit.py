@@ -173,7 +173,8 @@ class Labeling:
         photos = [labeled[name][0] for name in names]
         points = np.stack([landmarks[name] for name in names])
         fitted = np.stack([fits[name][1] for name in names])
-        points = np.where(np.isnan(points), fitted, points)
+        weight = np.stack([photo.weight for photo in photos]).astype(np.float32)
+        points = np.where(np.isnan(points) | (weight[..., None] <= 0), fitted, points)
         people = {person: i for i, person in enumerate(dict.fromkeys(p.person for p in photos))}
         embedding = None
         if size:
@@ -186,7 +187,7 @@ class Labeling:
             landmarks=points.astype(np.float32),
             identity=np.array([people[photo.person] for photo in photos], np.int32),
             face_model=self.model.name,
-            weight=np.stack([photo.weight for photo in photos]).astype(np.float32),
+            weight=weight,
             name=np.array(names),
             crop_from_image=np.stack([labeled[name][1].crop_from_image for name in names]).astype(
                 np.float32
