@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from keras_scnn.data.photo_source import LabeledPhoto, PhotoSource
-from keras_scnn.data.records import FaceRecords
+from keras_scnn.data.records import FaceRecords, split_people
 from keras_scnn.geometry.bending import REACH, bend, grid_points, interpolate_grid
 from keras_scnn.geometry.camera import decompose, project
 from keras_scnn.geometry.rotations import euler_from_rotation
@@ -41,7 +41,8 @@ class BlendedFaces(PhotoSource):
         records: crops to blend.
         model: the parameters' face model.
         count: number of blends, 1 or more.
-        held_out: number of people, the last of the records, that are not used.
+        held_out: number of people that are not used, those that training on the records holds out
+            (``split_people``).
         seed: of the random draws.
 
     Raises:
@@ -70,9 +71,9 @@ class BlendedFaces(PhotoSource):
         self._points = project(fitted.pose, shapes)[..., :2].astype(np.float32)
         people = np.unique(records.identity)
         may = np.abs(self._euler[:, 1:]).max(axis=1) < MAX_DEGREES
-        may &= np.isin(records.identity, people[: len(people) - held_out])
-        self._chosen = np.flatnonzero(may)
-        if len(np.unique(records.identity[self._chosen])) < 2:
+        seen, _ = split_people(records.identity, held_out, records.mirror)
+        self._chosen, self._person = seen[may[seen]], records.either_side()
+        if len(np.unique(self._person[self._chosen])) < 2:
             raise ValueError(
                 f"{counted(len(people), 'person')}, {held_out} of them held out: fewer than two "
                 f"are left with a face turned by less than {MAX_DEGREES:g} degrees; a blend takes "
@@ -113,12 +114,12 @@ class BlendedFaces(PhotoSource):
 
     def _pair(self, rng: np.random.Generator) -> tuple[int, int]:
         """Indices of a random photo, and of a photo of another person in a similar pose."""
-        identity = self._records.identity
+        person = self._person  # a mirror image is nobody else
         host = rng.choice(self._chosen)
         others = rng.choice(self._chosen, CANDIDATES)
-        others = others[identity[others] != identity[host]]
+        others = others[person[others] != person[host]]
         if not len(others):
-            others = self._chosen[identity[self._chosen] != identity[host]]
+            others = self._chosen[person[self._chosen] != person[host]]
         turned = pose_distance(self._euler[others], self._euler[host])
         return int(host), int(others[turned.argmin()])
 

@@ -270,7 +270,7 @@ def _add_blend_options(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=0,
         metavar="N",
-        help="blends: leave out the last N people, as training does (0)",
+        help="blends: leave out the N people that training on these records holds out (0)",
     )
 
 

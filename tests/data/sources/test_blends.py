@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from keras_scnn.data.records import FaceRecords, load_records, save_records
+from keras_scnn.data.records import FaceRecords, load_records, save_records, split_people
 from keras_scnn.data.sources import blends
 from keras_scnn.data.sources.blends import BlendedFaces
 from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, render_person
@@ -94,6 +94,19 @@ def test_blends_depend_only_on_number_and_seed(records, open_face):
         first = few.load(name).read_image()
         np.testing.assert_array_equal(first, many.load(name).read_image())
         assert (first != other.load(name).read_image()).any()
+
+
+def test_the_people_that_training_holds_out_take_no_part(records, open_face):
+    """Where there are mirror images, they are random ones. A mirror image is nobody else."""
+    mirror = np.array([1, 0, 3, 2, -1], np.int32)[records.identity]
+    mirrored = dataclasses.replace(records, mirror=mirror)
+    seen, unseen = split_people(mirrored.identity, 1, mirror)
+    assert set(mirrored.identity[unseen]) != {PEOPLE - 1}
+    source = BlendedFaces(mirrored, open_face, 60, held_out=1)
+    pairs = np.stack([source.load(name).extra["from"] for name in source.names()])
+    host, guest = mirrored.identity[pairs].T
+    assert {*host, *guest} == set(mirrored.identity[seen])
+    assert (host != guest).all() and (mirror[pairs[:, 0]] != guest).all()
 
 
 def test_held_out_people_take_no_part(records, open_face):
