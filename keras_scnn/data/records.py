@@ -209,7 +209,8 @@ def _with_mirror_images(
     groups: dict[int, tuple[int, ...]] = {int(p): (int(p),) for p in np.unique(identity)}
     rows = () if mirror is None else np.unique(np.column_stack([identity, mirror]), axis=0)
     for person, partner in rows:
-        if partner in groups and len(groups[person]) == 1 and partner != person:
+        is_there = partner >= 0 and partner in groups and partner != person
+        if is_there and len(groups[person]) == 1:
             groups[person] = groups[partner] = tuple(sorted((int(person), int(partner))))
     return groups
 

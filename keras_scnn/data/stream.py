@@ -104,7 +104,12 @@ def fresh_pair_dataset(
         whitening: of the parameters.
         p_same: probability that a pair shows one person.
         first_step, shard: as in ``pair_dataset``.
+
+    Raises:
+        ValueError: the people have another number of photos, or ``p_same`` is out of range.
     """
+    if people.photos != 2:
+        raise ValueError(f"photos is {people.photos}; fresh pairs are of people with 2 photos each")
     sampler = EachPhotoOnce(p_same, people.seed)
 
     def make(step: int) -> Batch:

@@ -61,6 +61,13 @@ def test_labels_that_only_some_records_have_are_filled_up(one, two):
     np.testing.assert_array_equal(alone.mirror, [1, 1, 0, 0, *[-1] * 6])
 
 
+def test_a_person_of_number_minus_one_is_nobodys_mirror_image():
+    """-1 among the mirror images means that there is none."""
+    identity, mirror = (np.array(n, np.int32) for n in ([-1, 4, 5, 6], [-1, -1, 6, 5]))
+    records = dataclasses.replace(make(4, 0), identity=identity, mirror=mirror)
+    np.testing.assert_array_equal(records.either_side(), [-1, 4, 5, 5])
+
+
 def test_photos_on_disk_are_not_loaded(tmp_path, one, two):
     for name, records in (("one", one), ("two", two)):
         save_records(tmp_path / name, records)

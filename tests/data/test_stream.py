@@ -251,6 +251,12 @@ def test_fresh_pairs_are_of_new_people_in_each_batch(fresh, face_whitening):
     assert len(people) == 12  # each person's first photo is side a of one pair
 
 
+def test_fresh_pairs_need_two_photos_of_each_person(fresh, face_whitening):
+    """With others, pairs marked as two people showed one, and the other way around."""
+    with pytest.raises(ValueError, match="photos is 3; fresh pairs are of people with 2 photos"):
+        fresh_pair_dataset(dataclasses.replace(fresh, photos=3), face_whitening)
+
+
 def test_a_resumed_stream_of_fresh_people_continues_where_it_stopped(fresh, face_whitening):
     # Batches are made on several threads: the stream does not depend on which comes first.
     whole = list(fresh_pair_dataset(fresh, face_whitening).take(6).as_numpy_iterator())
