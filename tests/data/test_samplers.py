@@ -202,6 +202,13 @@ def test_single_photos_are_drawn_of_everybody_and_by_emphasis():
     assert (drawn >= 20).mean() == pytest.approx(0.75, abs=0.015)
 
 
+def test_of_the_emphasis_of_a_persons_photos_the_mean_counts():
+    """3 for one photo of the first person; 0.5, 0.5, 1 and 2, on average 1, for the second's."""
+    sampler = GroupSampler([7, 2, 2, 2, 2], 1, photos=1, emphasis=[3, 0.5, 0.5, 1, 2])
+    person = np.concatenate([b.person for b in groups(sampler, 4000)])
+    assert (person == 7).mean() == pytest.approx(0.75, abs=0.025)
+
+
 def test_joined_batches_keep_their_people():
     single = GroupSampler(MIXED, people=5, photos=1, among=np.flatnonzero(SOURCE == 2))
     several = GroupSampler(MIXED, people=3, photos=2, among=np.flatnonzero(SOURCE < 2))
