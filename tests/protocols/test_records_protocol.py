@@ -6,11 +6,17 @@ import pytest
 
 from keras_scnn.data.records import FaceRecords
 from keras_scnn.evaluation import draw_pairs
+from keras_scnn.evaluation.bootstrap import numbers
 from keras_scnn.geometry.camera import project
 from keras_scnn.models.inference import predict
 from keras_scnn.photos.files import find_photos
 from keras_scnn.protocols.evaluation import write_results
-from keras_scnn.protocols.records import check_records, evaluate_records, without_mirror_pairs
+from keras_scnn.protocols.records import (
+    baseline,
+    check_records,
+    evaluate_records,
+    without_mirror_pairs,
+)
 from keras_scnn.training.run import check_held_out
 
 
@@ -87,6 +93,18 @@ def test_any_whole_numbers_number_people(color_preset, symmetric, shift):
     expected, result = (evaluate_records(color_preset, one, resamples=0) for one in (alone, moved))
     assert result.shape_ratio == expected.shape_ratio
     assert result.shape_retrieval == expected.shape_retrieval
+
+
+def test_landmarks_without_a_label_are_those_of_the_parameters(color_preset, symmetric):
+    """The records' landmarks follow from their parameters; one NaN was 'spans no area'."""
+    weight, landmarks = np.ones((48, 68), np.float32), symmetric.landmarks.copy()
+    weight[::2, 30], weight[5] = 0, 0
+    landmarks[weight == 0] = np.nan
+    partial = dataclasses.replace(symmetric, weight=weight, landmarks=landmarks)
+    of_all, result = (evaluate_records(color_preset, r, resamples=0) for r in (symmetric, partial))
+    assert numbers(result) == pytest.approx(numbers(of_all), rel=1e-5, nan_ok=True)
+    expected, lowest = (baseline(color_preset, records) for records in (symmetric, partial))
+    assert lowest == pytest.approx(expected, rel=1e-5, nan_ok=True)
 
 
 def test_retrieval_takes_a_mirror_image_for_no_stranger(color_preset, symmetric):
