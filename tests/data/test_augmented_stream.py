@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from keras_scnn.data.augment import GroupAugmenter
 from keras_scnn.data.records import FaceRecords
 from keras_scnn.data.samplers import GroupSampler
 from keras_scnn.data.stream import group_dataset
@@ -75,6 +76,27 @@ def test_labels_follow_the_photos_through_the_stream(records, open_face):
         seen_mirrored.append(np.linalg.det(targets["matrix"][:, :, :2]) < 0)
     assert 0 < np.mean(seen_mirrored) < 1
     assert MIRROR68[MARKED] == MARKED
+
+
+@pytest.mark.parametrize("upright", [False, True])
+def test_labels_follow_the_photos_that_the_host_augments(records, open_face, upright):
+    """Photos differ in each step; an occluder, blur or noise may hide the dot in a few."""
+    whitening = Whitening.from_samples(records.parameters)
+    decode = FaceDecoder.landmarks(ParameterSpace(open_face, whitening))
+    sampler = GroupSampler(records.identity, people=4, photos=2, seed=2)
+    augmenter = GroupAugmenter(open_face, np.full(len(records), upright), seed=1)
+    stream = group_dataset(records, whitening, sampler, augmenter=augmenter)
+    errors, places = [], []
+    for images, labels in stream.take(8).as_numpy_iterator():
+        decoded = np.asarray(decode(labels["parameters"]))
+        np.testing.assert_allclose(decoded[..., :2], labels["landmarks"][..., :2], atol=0.05)
+        light = images.astype(np.float64).mean(axis=-1)
+        for gray, (x, y) in zip(light, labels["landmarks"][:, MARKED, :2], strict=True):
+            rows, columns = np.nonzero(gray > 0.6 * gray.max())
+            errors.append(np.hypot(columns.mean() - x, rows.mean() - y))
+            places.append((x, y))
+    assert np.median(errors) < 0.5
+    assert len(np.unique(places, axis=0)) == len(places)
 
 
 def test_photometric_changes_leave_the_labels_and_differ_from_step_to_step(records):
