@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from tiny_encoder import STAND_IN
 
+from keras_scnn.data.augment import GroupAugmenter
 from keras_scnn.data.records import load_records, save_records
 from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, cached_records
 from keras_scnn.face_models import load_face_model
@@ -20,7 +21,7 @@ from keras_scnn.training import run as running
 from keras_scnn.training.config import CHOICES, TrainConfig, recipe_names, recipe_path
 from keras_scnn.training.groups import GroupMode, emphasis, freeze
 from keras_scnn.training.records import fresh_people
-from keras_scnn.training.run import initialize, open_records, train
+from keras_scnn.training.run import initialize, open_records, set_up, train
 
 pytest.importorskip("tensorflow")
 pytestmark = pytest.mark.usefixtures("tiny_encoder", "few_resamples", "eager_steps")
@@ -248,6 +249,41 @@ def test_profiles_are_drawn_more_often_and_frontal_photos_count_1():
 def test_an_identity_encoder_is_for_groups():
     with pytest.raises(ValueError, match="identity_encoder is for batches of 'groups'"):
         TrainConfig(identity_encoder=True)
+
+
+def test_the_host_augments_training_batches_and_groups_alone_are_validated(
+    tmp_path, data, monkeypatch
+):
+    """Single photos are of the first folder, whose people have one photo each: for landmarks."""
+    records = load_records(data)
+    alone = np.arange(len(records), dtype=np.int32)
+    save_records(tmp_path / "alone", dataclasses.replace(records, identity=alone))
+    folders = f"{tmp_path / 'alone'},{data}"
+    config = TrainConfig(run=str(tmp_path / "run"), data=folders, single_data=1, **TINY)
+    upright = []
+
+    def note(model, mask, seed):
+        upright.append(mask)
+        return GroupAugmenter(model, mask, seed)
+
+    monkeypatch.setattr("keras_scnn.training.groups.GroupAugmenter", note)
+    run = set_up(config)
+    photos = records.images[:]
+
+    def is_a_photo(images):
+        return (images[:, None] == photos).all(axis=(2, 3, 4))
+
+    for images, labels in run.mode.stream(run.seen, 0).take(4).as_numpy_iterator():
+        assert len(images) == 2 * 2 + 3 and not is_a_photo(images).any()
+        first = labels["shape"] < len(records)  # people of the first folder
+        np.testing.assert_array_equal(first, [False] * 4 + [True] * 3)
+    for images, labels in run.mode.stream(run.unseen, 0, True).take(2).as_numpy_iterator():
+        row, photo = np.nonzero(is_a_photo(images))
+        np.testing.assert_array_equal(row, range(4))
+        assert {*photo} <= {*(run.unseen - len(records))}  # of the second folder
+        np.testing.assert_array_equal(len(records) + records.identity[photo], labels["shape"])
+    for mask in upright:
+        np.testing.assert_array_equal(mask, np.repeat([False, True], len(records)))
 
 
 @pytest.mark.integration
