@@ -26,8 +26,7 @@ from keras_scnn.data.records import split_people
 from keras_scnn.data.sources.blends import MAX_DEGREES
 from keras_scnn.face_models import load_face_model
 from keras_scnn.geometry.alignment import similarity_alignment
-from keras_scnn.geometry.camera import decompose
-from keras_scnn.geometry.rotations import euler_from_rotation
+from keras_scnn.geometry.camera import euler_from_camera
 from keras_scnn.models import Preset, load_preset, save_preset
 from keras_scnn.models.encoders import build_encoder
 from keras_scnn.models.heads import build_branch
@@ -100,7 +99,7 @@ def teach(pack: Pack, raw: np.ndarray, sizes: list[int], held_out: int) -> Taugh
     model = pack.mixture.annotated(load_face_model(records.face_model))
     identity = ParameterLayout(model.n_identity, model.n_expression).identity
     pose = np.float64(records.parameters[:, :POSE_SIZE]).reshape(-1, 3, 4)
-    euler = np.rad2deg(euler_from_rotation(decompose(pose)[0]))
+    euler = np.rad2deg(euler_from_camera(pose))
     seen, _ = split_people(records.identity, held_out, records.mirror)
     known = np.isfinite(raw).all(axis=1)
     photos = Photos(

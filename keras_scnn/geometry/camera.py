@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from keras_scnn.geometry.rotations import nearest_rotation
+from keras_scnn.geometry.rotations import euler_from_rotation, nearest_rotation
 
 FLIP = np.diag([1.0, -1.0, 1.0])
 FLIP.setflags(write=False)
@@ -84,6 +84,13 @@ def decompose(image_from_model: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.
     known = np.isfinite(linear).all(axis=(-2, -1))[..., None, None]
     rotation = nearest_rotation(FLIP @ np.where(known, linear, 0))
     return np.where(known, rotation, np.nan), scale, camera[..., 3]
+
+
+def euler_from_camera(image_from_model: np.ndarray) -> np.ndarray:
+    """(..., 3) pitch, yaw, roll in radians of heads seen by cameras (..., 3, 4); NaN where a camera
+    is not finite. See ``euler_from_rotation``; errors as ``decompose``.
+    """
+    return euler_from_rotation(decompose(image_from_model)[0])
 
 
 def transform_camera(to_from: np.ndarray, image_from_model: np.ndarray) -> np.ndarray:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from keras_scnn.geometry.camera import decompose, project
-from keras_scnn.geometry.rotations import euler_from_rotation
+from keras_scnn.geometry.camera import euler_from_camera, project
 from keras_scnn.models.crops import check_crops
 from keras_scnn.models.litert import LiteNetwork, lite_file
 from keras_scnn.models.presets import Preset, PresetData, load_preset, read_preset
@@ -108,7 +107,7 @@ class Predictions:
     @property
     def euler(self) -> np.ndarray:
         """(M, 3) pitch, yaw, roll in radians."""
-        return euler_from_rotation(decompose(self.parameters.pose)[0])
+        return euler_from_camera(self.parameters.pose)
 
 
 def predict(

@@ -16,8 +16,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from keras_scnn.geometry.camera import decompose, project
-from keras_scnn.geometry.rotations import euler_from_rotation
+from keras_scnn.geometry.camera import euler_from_camera, project
 from keras_scnn.io import read_image
 from keras_scnn.models import Preset
 from keras_scnn.models.presets import PresetData
@@ -80,7 +79,7 @@ class PhotoPredictions:
     @property
     def yaw_degrees(self) -> np.ndarray:
         """(n,) predicted yaw."""
-        return np.degrees(euler_from_rotation(decompose(self.parameters.pose)[0])[..., 1])
+        return np.degrees(euler_from_camera(self.parameters.pose)[..., 1])
 
 
 @dataclass(eq=False)

@@ -26,8 +26,7 @@ from keras_scnn.evaluation import (
 )
 from keras_scnn.evaluation.bootstrap import RESAMPLES, numbers, weighted_mean
 from keras_scnn.evaluation.shape import ShapeDistances
-from keras_scnn.geometry.camera import decompose, project
-from keras_scnn.geometry.rotations import euler_from_rotation
+from keras_scnn.geometry.camera import euler_from_camera, project
 from keras_scnn.models import Preset, load_preset
 from keras_scnn.models.inference import Predictions, predict
 from keras_scnn.morphable_model import MorphableModel
@@ -87,7 +86,7 @@ def evaluate_records(
     check_records(preset, records)
     predicted = predict(preset, np.asarray(records.images))
     true = FaceParameters.from_vector(records.parameters, preset.layout)
-    euler = euler_from_rotation(decompose(true.pose)[0])
+    euler = euler_from_camera(true.pose)
     yaw, angles = np.rad2deg(euler[:, 1]), angle_errors(predicted.euler, euler)
     errors = _errors(preset.face_model, predicted, true, known_landmarks(records, preset))
     shapes = _shapes(preset.face_model, predicted.parameters.identity, true.identity)
@@ -155,7 +154,7 @@ def baseline(preset: Preset, records: FaceRecords) -> dict[str, float]:
     zeros = np.zeros((len(records), preset.layout.size), np.float32)
     constant = Predictions(preset.face_model, preset.space.parameters(zeros), None)
     true = FaceParameters.from_vector(records.parameters, preset.layout)
-    euler = euler_from_rotation(decompose(true.pose)[0])
+    euler = euler_from_camera(true.pose)
     yaw, angles = np.rad2deg(euler[:, 1]), angle_errors(constant.euler, euler)
     annotated = known_landmarks(records, preset)
     errors = {

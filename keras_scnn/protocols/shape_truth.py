@@ -16,8 +16,7 @@ from tqdm import tqdm
 
 from keras_scnn.data.sources.people import PeopleFolder
 from keras_scnn.fitting import FitOptions, fit_landmarks, fit_person_landmarks
-from keras_scnn.geometry.camera import decompose
-from keras_scnn.geometry.rotations import euler_from_rotation
+from keras_scnn.geometry.camera import euler_from_camera
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.photos.cropping import box_from_landmarks
 from keras_scnn.storage import read_npz, write_npz
@@ -178,7 +177,7 @@ def _person(model: MorphableModel, person: str, names, points, poses) -> dict[st
     return {
         "photo": names,
         "person": np.full(len(names), person),
-        "yaw_degrees": np.degrees(euler_from_rotation(decompose(poses)[0])[:, 1]),
+        "yaw_degrees": np.degrees(euler_from_camera(poses)[:, 1]),
         "landmarks": points.astype(np.float32),
         "half": half,
         "of_others": np.stack([_identity(model, points[every != i]) for i in every]),

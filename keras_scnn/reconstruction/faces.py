@@ -10,8 +10,7 @@ from typing import SupportsIndex, overload
 
 import numpy as np
 
-from keras_scnn.geometry.camera import decompose, project
-from keras_scnn.geometry.rotations import euler_from_rotation
+from keras_scnn.geometry.camera import decompose, euler_from_camera, project
 from keras_scnn.meshes.face import FaceLook, write_face_mesh
 from keras_scnn.meshes.glb import PhotoCamera
 from keras_scnn.meshes.options import MeshOptions
@@ -66,8 +65,7 @@ class Reconstruction:
     @property
     def euler_degrees(self) -> np.ndarray:
         """(3,) pitch, yaw, roll of the head in degrees; see ``geometry.rotations``."""
-        rotation = decompose(self.parameters.pose)[0]
-        return np.degrees(euler_from_rotation(rotation))
+        return np.degrees(euler_from_camera(self.parameters.pose))
 
     @property
     def quality(self) -> float:

@@ -17,8 +17,7 @@ import numpy as np
 
 from keras_scnn.data.records import FaceRecords, photos_of_each
 from keras_scnn.evaluation.pairs import rows_of_people
-from keras_scnn.geometry.camera import decompose
-from keras_scnn.geometry.rotations import euler_from_rotation
+from keras_scnn.geometry.camera import euler_from_camera
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import POSE_SIZE, ParameterLayout
 from keras_scnn.settings import check_share
@@ -41,7 +40,7 @@ def yaw_degrees(records: FaceRecords) -> np.ndarray:
     """(n,) float64 yaw of the records' poses, degrees; positive if the nose points to the left."""
     pose = records.parameters[:, :POSE_SIZE].reshape(-1, 3, 4).astype(np.float64)
     chunks = [pose[i : i + CHUNK] for i in range(0, len(pose), CHUNK)]
-    angles = [euler_from_rotation(decompose(chunk)[0])[:, 1] for chunk in chunks]
+    angles = [euler_from_camera(chunk)[:, 1] for chunk in chunks]
     return np.rad2deg(np.concatenate(angles))
 
 

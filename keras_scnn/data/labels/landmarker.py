@@ -14,9 +14,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from keras_scnn.data.labels.mesh_landmarks import landmarks_from_mesh
-from keras_scnn.geometry.camera import decompose, project, transform_camera
+from keras_scnn.geometry.camera import euler_from_camera, project, transform_camera
 from keras_scnn.geometry.crops import invert_affine
-from keras_scnn.geometry.rotations import euler_from_rotation
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.photos.blazeface import RawDetections
 from keras_scnn.photos.cropping import (
@@ -127,7 +126,7 @@ class Landmarker:
         to_photo = invert_affine(np.stack([crop.crop_from_image for crop in crops]))
         pose = transform_camera(to_photo, faces.pose)
         landmarks = project(pose, self.face_model.landmarks(faces.identity, faces.expression))
-        yaw = np.degrees(euler_from_rotation(decompose(pose)[0])[..., 1])
+        yaw = np.degrees(euler_from_camera(pose)[..., 1])
         return list(zip(np.float64(landmarks), yaw.tolist(), strict=True))
 
 

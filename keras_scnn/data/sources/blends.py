@@ -16,8 +16,7 @@ import numpy as np
 from keras_scnn.data.photo_source import LabeledPhoto, PhotoSource
 from keras_scnn.data.records import FaceRecords, split_people
 from keras_scnn.geometry.bending import REACH, bend, grid_points, interpolate_grid
-from keras_scnn.geometry.camera import decompose, project
-from keras_scnn.geometry.rotations import euler_from_rotation
+from keras_scnn.geometry.camera import euler_from_camera, project
 from keras_scnn.geometry.similarities import Array
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import FaceParameters, ParameterLayout
@@ -66,7 +65,7 @@ class BlendedFaces(PhotoSource):
         self._records = records
         layout = ParameterLayout(model.n_identity, model.n_expression)
         fitted = FaceParameters.from_vector(records.parameters.astype(np.float64), layout)
-        self._euler = np.rad2deg(euler_from_rotation(decompose(fitted.pose)[0]))
+        self._euler = np.rad2deg(euler_from_camera(fitted.pose))
         shapes = model.landmarks(fitted.identity, fitted.expression)
         self._points = project(fitted.pose, shapes)[..., :2].astype(np.float32)
         people = np.unique(records.identity)

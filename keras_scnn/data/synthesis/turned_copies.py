@@ -11,9 +11,8 @@ import numpy as np
 from keras_scnn.data.photo_source import PhotoSource
 from keras_scnn.data.records import FaceRecords
 from keras_scnn.data.synthesis.profiling import turn_face
-from keras_scnn.geometry.camera import decompose, project, transform_camera
+from keras_scnn.geometry.camera import euler_from_camera, project, transform_camera
 from keras_scnn.geometry.crops import invert_affine
-from keras_scnn.geometry.rotations import euler_from_rotation
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import FaceParameters, ParameterLayout
 from keras_scnn.photos.cropping import FaceBox, box_from_landmarks, crop_face
@@ -104,7 +103,7 @@ def _turned(records: FaceRecords, i: int, image, model, rng) -> tuple[np.ndarray
     wide = crop_face(image, FaceBox.square(center, CONTEXT * side), round(CONTEXT * DETAIL * size))
     wide_from_crop = wide.crop_from_image @ np.vstack([image_from_crop, [0, 0, 1]])
     face = dataclasses.replace(original, pose=transform_camera(wide_from_crop, original.pose))
-    yaw = np.rad2deg(euler_from_rotation(decompose(original.pose)[0])[1])
+    yaw = np.rad2deg(euler_from_camera(original.pose)[1])
     turn = rng.uniform(*turn_limits(yaw))
     turned, face = turn_face(wide.image, model, face, turn, rng.normal(0, PITCH_DEGREES))
     landmarks = project(face.pose, model.landmarks(face.identity, face.expression))

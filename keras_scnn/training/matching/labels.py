@@ -18,8 +18,7 @@ from keras_scnn.data.labels.identity_labels import (
 from keras_scnn.data.records import photos_of_each
 from keras_scnn.data.sources.blends import MAX_DEGREES
 from keras_scnn.evaluation.pairs import rows_of_people
-from keras_scnn.geometry.camera import decompose
-from keras_scnn.geometry.rotations import euler_from_rotation
+from keras_scnn.geometry.camera import euler_from_camera
 from keras_scnn.geometry.similarities import move_landmarks, move_parameters
 from keras_scnn.models.recognizers.dlib import Recognizer
 from keras_scnn.morphable_model import MorphableModel, mirror_matrices
@@ -86,7 +85,7 @@ class Supply:
         self._seen = np.isin(np.arange(len(records)), seen)
         self._in_group = self._choose_groups(records.identity)
         pose = np.float64(records.parameters[:, :POSE_SIZE]).reshape(-1, 3, 4)
-        euler = np.rad2deg(euler_from_rotation(decompose(pose)[0]))
+        euler = np.rad2deg(euler_from_camera(pose))
         self._frontal = np.abs(euler[:, 1:]).max(axis=1) < MAX_DEGREES
         weight = np.where(self._in_group, config.group_landmarks, 1.0)[:, None] * records.weight
         self.photos = {
