@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import expit
 
+from keras_scnn.geometry.alignment import apply_affine
 from keras_scnn.geometry.crops import invert_affine
 from keras_scnn.photos.blazeface import RawDetections, model_path
 from keras_scnn.photos.cropping import FaceCrop, crop_rotated
@@ -109,6 +110,5 @@ def decode_points(raw: np.ndarray, crop: FaceCrop) -> np.ndarray:
     """
     image_from_crop = invert_affine(crop.crop_from_image)
     scale = np.sqrt(np.linalg.det(image_from_crop[:, :2]))
-    raw = np.float64(raw)
-    xy = (raw[:, :2] + RAW_SHIFT) @ image_from_crop[:, :2].T + image_from_crop[:, 2]
-    return np.c_[xy, -scale * raw[:, 2]]
+    xy = apply_affine(image_from_crop, np.float64(raw[:, :2]) + RAW_SHIFT)
+    return np.c_[xy, -scale * np.float64(raw[:, 2])]

@@ -12,7 +12,8 @@ from keras_scnn.data.photo_source import LabeledPhoto, PhotoSource
 from keras_scnn.data.records import FaceRecords
 from keras_scnn.data.synthesis.turned_copies import check_can_turn
 from keras_scnn.fitting import FitOptions, FitResult, fit_landmarks, fit_person_landmarks
-from keras_scnn.geometry.camera import transform_camera
+from keras_scnn.geometry.alignment import apply_affine
+from keras_scnn.geometry.camera import project, transform_camera
 from keras_scnn.models.recognizers.chips import EMBEDDING_SIZE
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import FaceParameters, ParameterLayout
@@ -166,8 +167,7 @@ class Labeling:
         given = FaceParameters.from_vector(photo.extra["parameters"], self._layout)
         pose = transform_camera(crop.crop_from_image, given.pose)
         shape = self.model.landmarks(given.identity, given.expression)
-        moved = FaceParameters(pose, given.identity, given.expression)
-        return moved.to_vector(), shape @ pose[:, :3].T + pose[:, 3], 0.0
+        return dataclasses.replace(given, pose=pose).to_vector(), project(pose, shape), 0.0
 
     def _stack(self, names, labeled, landmarks, fits, size: int) -> FaceRecords:
         photos = [labeled[name][0] for name in names]
@@ -211,7 +211,7 @@ def _check_place(name: str, points: np.ndarray, image: np.ndarray) -> None:
 def _in_crop(photo: LabeledPhoto, crop: FaceCrop) -> np.ndarray:
     """(68, 3) landmarks in crop px; depth in px of the crop's scale, with mean 0."""
     matrix = crop.crop_from_image
-    points = photo.landmarks[:, :2] @ matrix[:, :2].T + matrix[:, 2]
+    points = apply_affine(matrix, photo.landmarks[:, :2])
     depth = photo.landmarks[:, 2] * np.sqrt(np.linalg.det(matrix[:, :2]))
     center = depth[np.isfinite(depth)].mean() if np.isfinite(depth).any() else 0
     return np.column_stack([points, depth - center])
