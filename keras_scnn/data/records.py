@@ -28,7 +28,7 @@ from keras_scnn.settings import whole
 from keras_scnn.storage import atomic_path, read_npz, write_npz
 from keras_scnn.storage.guard import FileError, reading
 from keras_scnn.storage.remote import RemotePath, local_path
-from keras_scnn.storage.text import counted, json_text, read_json
+from keras_scnn.storage.text import counted, read_json, write_json
 
 FORMAT, VERSION = "keras_scnn.face_records", 2
 IMAGES, LABELS, SHARD, MANIFEST = "images.npy", "labels.npz", "{:05d}", "manifest.json"
@@ -252,7 +252,7 @@ def write_shard(
         names = [f"{stem}.{kind}" for kind in (IMAGES, LABELS)]
         entry["crc32"] = {name: checksum(folder / name) for name in names}
         entry["count"] = len(records)
-    _write_json(folder / f"{stem}.json", entry)
+    write_json(folder / f"{stem}.json", entry)
 
 
 def read_shard(folder: Path, number: int, key: str | None = None) -> dict | None:
@@ -298,7 +298,7 @@ def finish_records(folder: Path, shards: int, face_model: str, config: dict) -> 
         "crc32": {n: crc for entry in entries.values() for n, crc in entry["crc32"].items()},
         "left_out": left_out,
     }
-    _write_json(folder / MANIFEST, manifest)
+    write_json(folder / MANIFEST, manifest)
     return manifest
 
 
@@ -403,11 +403,6 @@ def read_manifest(path: Path | RemotePath) -> dict:
     if kind != (FORMAT, VERSION):
         raise ValueError(f"{path}: {kind[0]} version {kind[1]}; expected {FORMAT} {VERSION}")
     return manifest
-
-
-def _write_json(path: Path, content: dict) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_text(json_text(content))
 
 
 def checksum(path: Path) -> int:

@@ -35,12 +35,12 @@ from keras_scnn.models.shared_weights import (
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import ParameterLayout, ParameterSpace, Whitening
 from keras_scnn.settings import did_you_mean
-from keras_scnn.storage import atomic_path, read_npz, write_npz
+from keras_scnn.storage import read_npz, write_npz
 from keras_scnn.storage.atomic import staged_files
 from keras_scnn.storage.downloads import checked_digest, fetch_folder, files_digest, split_digest
 from keras_scnn.storage.guard import existing_file, reading
 from keras_scnn.storage.remote import RemotePath, local_path, place
-from keras_scnn.storage.text import json_text, read_json
+from keras_scnn.storage.text import json_text, read_json, write_json
 
 if TYPE_CHECKING:
     import keras
@@ -248,8 +248,7 @@ def write_metadata(folder: str | os.PathLike, name: str, value: Any) -> None:
     folder = Path(folder)
     settings = read_settings(folder / SETTINGS)
     settings["metadata"] = dict(settings.get("metadata", {})) | {name: value}
-    with atomic_path(folder / SETTINGS) as temporary:
-        temporary.write_text(json_text(settings))
+    write_json(folder / SETTINGS, settings)
 
 
 def load_preset(

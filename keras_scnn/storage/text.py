@@ -12,6 +12,7 @@ from typing import Any, TextIO
 import numpy as np
 import yaml
 
+from keras_scnn.storage.atomic import atomic_path
 from keras_scnn.storage.guard import FileError, reading
 from keras_scnn.storage.remote import RemotePath, place
 
@@ -54,6 +55,12 @@ def json_text(content: Any) -> str:
         return json.dumps(finite_or_none(content), indent=2, allow_nan=False) + "\n"
     except TypeError as error:
         raise ValueError(f"a value cannot be written as JSON: {error}") from error
+
+
+def write_json(path: str | os.PathLike, content: Any, durable: bool = False) -> None:
+    """Write ``json_text`` of the content; atomic, durable and errors as ``atomic_path``."""
+    with atomic_path(path, durable) as temporary:
+        temporary.write_text(json_text(content))
 
 
 def finite_or_none(value: Any) -> Any:

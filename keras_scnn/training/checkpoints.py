@@ -23,7 +23,7 @@ from keras_scnn.storage.claims import sole_run
 from keras_scnn.storage.guard import reading
 from keras_scnn.storage.outputs import check_out
 from keras_scnn.storage.shards import file_digest, is_unused
-from keras_scnn.storage.text import json_text, read_json
+from keras_scnn.storage.text import read_json, write_json
 from keras_scnn.training.config import TrainConfig
 
 STATE, CURVES, CHECKPOINT = "state.json", "curves.csv", "checkpoint-{step}.weights.h5"
@@ -122,8 +122,7 @@ def save_checkpoint(folder: Path, network: keras.Model, state: RunState) -> RunS
             random=tuple(tuple(v) for v in random_states(network)),
             previous=dataclasses.replace(before, previous=None) if before.checkpoint else None,
         )
-        with atomic_path(folder / STATE, durable=True) as temporary:
-            temporary.write_text(json_text(asdict(state)))
+        write_json(folder / STATE, asdict(state), durable=True)
     except OSError as error:
         kept = f"; the checkpoint of step {before.step} is kept" if before.checkpoint else ""
         raise OSError(f"{path}: cannot be written ({error}){kept}") from error

@@ -10,12 +10,11 @@ from pathlib import Path
 
 from keras_scnn.data.remote_records import manifest_of
 from keras_scnn.settings import folders_of
-from keras_scnn.storage import atomic_path
 from keras_scnn.storage.guard import reading
 from keras_scnn.storage.outputs import real_path
 from keras_scnn.storage.remote import Place, RemotePath, place
 from keras_scnn.storage.shards import digest, file_digest
-from keras_scnn.storage.text import json_text, read_json
+from keras_scnn.storage.text import read_json, write_json
 from keras_scnn.training.config import TrainConfig
 
 INPUTS = "inputs.json"
@@ -118,5 +117,4 @@ def check_inputs(folder: Path, config: TrainConfig) -> None:
                 f"{folder} holds a run whose {' and '.join(changed)} had other contents when it "
                 "began; choose another folder, or delete it"
             )
-    with atomic_path(path) as temporary:
-        temporary.write_text(json_text(now))
+    write_json(path, now)

@@ -57,7 +57,7 @@ from keras_scnn.storage.guard import existing_file, reading
 from keras_scnn.storage.outputs import check_out
 from keras_scnn.storage.remote import place
 from keras_scnn.storage.shards import digest
-from keras_scnn.storage.text import json_text, open_utf8, read_json, read_plain_yaml
+from keras_scnn.storage.text import open_utf8, read_json, read_plain_yaml, write_json
 from keras_scnn.training.config import TrainConfig, recipe_path
 from keras_scnn.training.digests import content_digest, run_digests
 
@@ -241,9 +241,7 @@ class Steps:
         if not result.exists():
             raise RuntimeError(f"{name} ended without making {result}")
         self._folder.mkdir(parents=True, exist_ok=True)
-        with atomic_path(note) as temporary:
-            content = {"inputs": wanted, "result": content_digest(result)}
-            temporary.write_text(json_text(content))
+        write_json(note, {"inputs": wanted, "result": content_digest(result)})
 
 
 class Release:

@@ -11,9 +11,8 @@ from keras_scnn.evaluation.report import summary_table
 from keras_scnn.models import Preset
 from keras_scnn.protocols.records import RecordResults, baseline, evaluate_records
 from keras_scnn.settings import typed
-from keras_scnn.storage import atomic_path
 from keras_scnn.storage.guard import reading
-from keras_scnn.storage.text import json_text, read_json
+from keras_scnn.storage.text import read_json, write_json
 from keras_scnn.training.checkpoints import RunState
 
 BEFORE = "before.json"
@@ -22,9 +21,8 @@ BEFORE = "before.json"
 def measure_before(folder: Path, preset: Preset, records: FaceRecords) -> None:
     """Save the results of a network before training, for ``run_table``."""
     measured = numbers(evaluate_records(preset, records, resamples=0))
-    with atomic_path(folder / BEFORE) as temporary:
-        known = {path: value for path, value in measured.items() if math.isfinite(value)}
-        temporary.write_text(json_text(known))
+    known = {path: value for path, value in measured.items() if math.isfinite(value)}
+    write_json(folder / BEFORE, known)
 
 
 def read_before(folder: Path) -> dict[str, dict]:

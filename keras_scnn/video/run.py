@@ -24,7 +24,6 @@ from keras_scnn.meshes.parts import check_parts
 from keras_scnn.models.presets import PresetData, read_preset
 from keras_scnn.reconstruction.reconstructor import provenance
 from keras_scnn.settings import check_workers
-from keras_scnn.storage import atomic_path
 from keras_scnn.storage.guard import reading
 from keras_scnn.storage.shards import (
     ShardJob,
@@ -33,7 +32,7 @@ from keras_scnn.storage.shards import (
     run_shards,
     worker_environment,
 )
-from keras_scnn.storage.text import counted, json_text, read_json
+from keras_scnn.storage.text import counted, read_json, write_json
 from keras_scnn.video.clip import Clip, open_clip
 from keras_scnn.video.frames import FRAMES, ClipSettings, FramesJob, frames_path, seen_frames
 from keras_scnn.video.overlay import OVERLAY, OverlayJob, join
@@ -170,8 +169,7 @@ class _Run:
             "notes": notes,
             "files": [*files, OVERLAY],
         }
-        with atomic_path(self.out / DONE) as temporary:
-            temporary.write_text(json_text(content))
+        write_json(self.out / DONE, content)
         return ClipResult(len(self.clip), len(tracks), failures, notes)
 
     @property
