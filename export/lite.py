@@ -14,7 +14,7 @@ import numpy as np
 
 from keras_scnn.geometry.crops import check_crop_box, check_patch, crop_from_image
 from keras_scnn.storage.guard import reading
-from keras_scnn.storage.tflite import checked_threads, per_thread_runner, read_lite_file
+from keras_scnn.storage.tflite import per_thread_runner
 
 __all__ = ["LiteNetwork", "LiteReconstructor", "crop_photo"]  # noqa: F822
 
@@ -46,9 +46,7 @@ class LiteReconstructor:
     """
 
     def __init__(self, path: str | os.PathLike, threads: int = 1):
-        threads = checked_threads(threads)
-        content, self.metadata = read_lite_file(path)
-        self._runner = per_thread_runner(content, threads, SIGNATURE)
+        self._runner, self.metadata = per_thread_runner(path, threads, SIGNATURE)
         with reading(path, "a .tflite file of keras_scnn that LiteRT can run"):
             self._runner()
             self.input_size = self.metadata["input"]["shape"][0]

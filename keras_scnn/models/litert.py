@@ -18,12 +18,7 @@ from keras_scnn.models.presets import FOLDER, LITE_FILE, preset_digest, preset_f
 from keras_scnn.storage.downloads import user_cache
 from keras_scnn.storage.guard import reading
 from keras_scnn.storage.outputs import real_path
-from keras_scnn.storage.tflite import (
-    checked_threads,
-    per_thread_runner,
-    read_lite_file,
-    read_metadata,
-)
+from keras_scnn.storage.tflite import per_thread_runner, read_metadata
 
 FILE, SIGNATURE = LITE_FILE, "branch"
 FORMAT, VERSION = "keras_scnn.network", 1
@@ -45,9 +40,7 @@ class LiteNetwork:
     """
 
     def __init__(self, path: str | os.PathLike, threads: int = 1):
-        threads = checked_threads(threads)
-        content, self.metadata = read_lite_file(path)
-        self._runner = per_thread_runner(content, threads, SIGNATURE)
+        self._runner, self.metadata = per_thread_runner(path, threads, SIGNATURE)
         with reading(path, f"a '{FORMAT}' file of version {VERSION} that LiteRT can run"):
             kind = self.metadata.get("format"), self.metadata.get("version")
             if kind != (FORMAT, VERSION):

@@ -88,9 +88,17 @@ def per_thread_interpreter(content: bytes) -> PerThread[Interpreter]:
     return PerThread(functools.partial(open_interpreter, content))
 
 
-def per_thread_runner(content: bytes, threads: int, signature: str) -> PerThread[Any]:
-    """A signature runner of a .tflite file for each thread; errors as ``open_interpreter``."""
-    return PerThread(functools.partial(_open_runner, content, threads, signature))
+def per_thread_runner(
+    path: str | os.PathLike, threads: int, signature: str
+) -> tuple[PerThread[Any], dict]:
+    """A signature runner, for each thread, of a .tflite file that this package wrote; its metadata.
+
+    The runner is opened at its first call, with errors as ``open_interpreter``. Other errors are
+    those of ``checked_threads`` and ``read_lite_file``.
+    """
+    threads = checked_threads(threads)
+    content, metadata = read_lite_file(path)
+    return PerThread(functools.partial(_open_runner, content, threads, signature)), metadata
 
 
 def _open_runner(content: bytes, threads: int, signature: str) -> Any:
