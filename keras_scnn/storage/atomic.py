@@ -171,10 +171,15 @@ def _lock(file: IO[str], name: Path) -> None:
 def _is_running(name: str) -> bool:
     """Whether the process runs whose ID a partial file's name, without prefix, begins with."""
     number = name.partition("-")[0]
-    if os.name != "posix" or not number.isdecimal():
+    return not number.isdecimal() or is_running(int(number))
+
+
+def is_running(process: int) -> bool:
+    """Whether a process of this machine runs, given its ID; True if that is unknown."""
+    if os.name != "posix":
         return True  # on Windows, signal 0 would end it
     try:
-        os.kill(int(number), 0)
+        os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
         return False
     except OSError:

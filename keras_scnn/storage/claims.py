@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from keras_scnn.storage.atomic import is_running
 from keras_scnn.storage.remote import Place, RemotePath
 
 try:
@@ -164,15 +165,7 @@ def _pids() -> str:
 def _is_dead(there: dict) -> bool:
     """Whether a note is of a process in the scope of this one that no longer runs."""
     here = there["host"] == platform.node() and there.get("of") == _pids()
-    if not here or os.name != "posix":
-        return False
-    try:
-        os.kill(int(there["pid"]), 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        pass
-    return False
+    return here and not is_running(int(there["pid"]))
 
 
 def _read(note: RemotePath) -> dict | None:
