@@ -16,7 +16,7 @@ from typing import IO
 
 try:
     import fcntl
-except ImportError:  # Windows
+except ImportError:  # Windows; ``claims`` and ``bounded`` take this name from here
     fcntl = None  # type: ignore[assignment]
 
 PARTIAL, LOCK = ".partial-*", "lock"

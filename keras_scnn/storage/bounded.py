@@ -17,13 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol
 
-from keras_scnn.storage.atomic import atomic_path
+from keras_scnn.storage.atomic import atomic_path, fcntl
 from keras_scnn.storage.claims import in_turn
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 FETCHES = 16  # files that are fetched at once
 PATIENCE, PAUSE = 60.0, 0.05  # seconds to wait for files in use, and between two checks

@@ -12,13 +12,8 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from keras_scnn.storage.atomic import is_running
+from keras_scnn.storage.atomic import fcntl, is_running
 from keras_scnn.storage.remote import Place, RemotePath
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 NOTE = "run.json"  # in a store: names the run that writes there
 # Seconds between updates of a note; without a change after which its run is dead; until the later
