@@ -416,7 +416,7 @@ def add_options(parser: argparse.ArgumentParser, cls: type) -> None:
     for field in dataclasses.fields(cls):
         given = "''" if field.default == "" else field.default
         parser.add_argument(
-            f"--{field.name.replace('_', '-')}",
+            flag(field.name),
             dest=field.name,
             type=_boolean if types[field.name] is bool else types[field.name],
             default=argparse.SUPPRESS,

@@ -6,7 +6,7 @@ import argparse
 
 from keras_scnn.meshes.options import add_mesh_options, mesh_options
 from keras_scnn.photos.files import check_single_photos, is_video
-from keras_scnn.settings import DEFAULT_PRESET, CommandParser, check_score
+from keras_scnn.settings import DEFAULT_PRESET, CommandParser, check_score, flag
 from keras_scnn.storage.remote import Place, RemotePath, is_url, place
 
 PLACES = {"photos": "single photos", "folder": "one folder", "video": "one video"}
@@ -41,7 +41,8 @@ def parse_options(argv: list[str] | None, description: str) -> argparse.Namespac
     for name, kinds in OPTIONS.items():
         if getattr(args, name) not in (None, False) and args.kind not in kinds:
             places = " and ".join(PLACES[kind] for kind in kinds)
-            parser.error(f"--{name.replace('_', '-')} works on {places}, not on {_here(args.kind)}")
+            here = PLACES[args.kind].replace("one", "a")
+            parser.error(f"{flag(name)} works on {places}, not on {here}")
     _check(args, parser)
     return args
 
@@ -53,10 +54,6 @@ def _kind(paths: list[Place]) -> str:
     if isinstance(first, RemotePath) or first.is_dir():
         return "folder"
     return "video" if is_video(first) else "photos"
-
-
-def _here(kind: str) -> str:
-    return PLACES[kind].replace("one", "a")
 
 
 def _check(args: argparse.Namespace, parser: CommandParser) -> None:

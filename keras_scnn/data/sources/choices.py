@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keras_scnn.photos.files import describe_passed_over
-from keras_scnn.settings import check_at_least, folders_of
+from keras_scnn.settings import check_at_least, flag, folders_of
 
 # Readers are imported by the functions that need them, to parse the command line without delay.
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ def check_source_options(args: argparse.Namespace, parser: argparse.ArgumentPars
     wrong: dict[tuple[str, ...], list[str]] = {}
     for name, sources in ONLY_FOR.items():
         if args.source not in sources and getattr(args, name) != parser.get_default(name):
-            wrong.setdefault(sources, []).append(f"--{name.replace('_', '-')}")
+            wrong.setdefault(sources, []).append(flag(name))
     for sources, options in wrong.items():
         those = f"{' and '.join(options)} {'is' if len(options) == 1 else 'are'}"
         raise ValueError(f"{those} for {', '.join(sources)}, not for {args.source}")
