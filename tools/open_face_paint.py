@@ -9,17 +9,14 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from keras_scnn.data.synthesis.appearance import BROW_DROP, BROWS_AND_EYES
 from keras_scnn.geometry.rasterizer import interpolate, rasterize
 from keras_scnn.morphable_model import MorphableModel
+from keras_scnn.texturing.atlas import EYES, MOUTH, OUTER_LIPS, TEETH
 
 SIZE = 2048
 SUBPIXEL = 4  # OpenCV's fixed-point drawing: 1/16 px
-# Brows from the temple to the nose, each with the eye below it.
-BROWS_AND_EYES = ((range(17, 22), range(36, 42)), (range(26, 21, -1), range(42, 48)))
-BROW_DROP = 0.14  # landmarks are on the brow's upper edge; the hair is a little closer to the eye
-OUTER_LIPS = range(48, 60)
 HAIRLINE_MM = 50.0  # above the brows, on the midline
-MOUTH, TEETH, EYES = 1, 2, (3, 4)
 MOUTH_COLOR, TEETH_COLOR = (0.42, 0.13, 0.12), (0.93, 0.91, 0.86)
 SCLERA_COLOR, PUPIL_COLOR = (0.93, 0.92, 0.90), (0.04, 0.04, 0.04)
 IRIS_ANGLE, PUPIL_ANGLE = np.radians(27), np.radians(11)  # half angles seen from the eye's center

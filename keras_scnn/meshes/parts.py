@@ -11,7 +11,7 @@ from keras_scnn.morphable_model import MorphableModel
 
 REGIONS = ("skin", "mouth", "teeth", "eye_left", "eye_right")  # as in MorphableModel.regions
 EYES = {"eye_left": 3, "eye_right": 4}
-TONGUE_UNIT, MOUTH = "tongueOut", 1
+TONGUE_UNIT = "tongueOut"
 
 
 def face_parts(model: MorphableModel, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
@@ -60,7 +60,7 @@ def _tongue(model: MorphableModel) -> np.ndarray:
     if TONGUE_UNIT not in model.expression_names:
         return np.zeros(model.n_vertices, bool)
     moves = model.expression_basis[..., model.expression_names.index(TONGUE_UNIT)]
-    return (model.regions == MOUTH) & (np.abs(moves).max(axis=1) > 0)
+    return (model.regions == REGIONS.index("mouth")) & (np.abs(moves).max(axis=1) > 0)
 
 
 def _back(model: MorphableModel, regions: np.ndarray) -> np.ndarray:

@@ -12,11 +12,11 @@ from numba import njit
 
 from keras_scnn.geometry.rasterizer import interpolate, rasterize
 from keras_scnn.morphable_model import MorphableModel
+from keras_scnn.texturing.atlas import EYES, MOUTH, OUTER_LIPS, TEETH
 
+# Brows from the temple to the nose, each with the eye below it.
 BROWS_AND_EYES = ((range(17, 22), range(36, 42)), (range(26, 21, -1), range(42, 48)))
 BROW_DROP = 0.14  # the landmarks lie on the brow's upper edge; the hair is a little lower
-OUTER_LIPS = range(48, 60)
-MOUTH, TEETH, EYES = 1, 2, (3, 4)
 MOUTH_COLOR, TEETH_COLOR, SCLERA_COLOR = (0.42, 0.13, 0.12), (0.93, 0.91, 0.86), (0.92, 0.9, 0.88)
 PUPIL_COLOR = (0.05, 0.05, 0.05)
 # Half angles of iris and pupil: 27 and 11 degrees. The radius of an eye's uv island is 180 degrees.
