@@ -49,7 +49,8 @@ def init_from_preset(
     chosen = head_samples(config, seen)
     images, labels = records.images[chosen], space.whiten(records.parameters[chosen])
     if config.start_with == "encoder":
-        warm_start(branch, source.core, images, labels)
+        copy_encoder(branch, source.core)
+        solve_head(branch, images, labels)
     elif config.start_with == "joined":
         join_recognizer(branch, source, space.whitening, config.recognizer)
     else:
@@ -77,14 +78,6 @@ def _solve_embedding(config, network: keras.Model, records: FaceRecords, chosen)
         branch = network.get_layer("branch")
         solve_dense(branch, branch.get_layer("features_linear"), images, embedding)
     solve_dense(network, network.get_layer("embedding"), images, embedding)
-
-
-def warm_start(
-    branch: keras.Model, source: keras.Model, images: np.ndarray, whitened: np.ndarray
-) -> None:
-    """``copy_encoder``, then ``solve_head``; arguments and errors as there."""
-    copy_encoder(branch, source)
-    solve_head(branch, images, whitened)
 
 
 def copy_encoder(branch: keras.Model, source: keras.Model) -> None:
@@ -121,10 +114,12 @@ def copy_network(branch: keras.Model, source: Preset, whitening: Whitening) -> N
     theirs = {weight.path: weight for weight in source.core.weights}
     adds = not source.expression_channels
     mine = {w.path: w for w in branch.weights if not (adds and w.path.startswith(FINE))}
-    joins = _has_joint_head(branch) and not source.has_joint_head
-    if {p: w.shape for p, w in mine.items() if not (joins and p == KERNEL)} != {
-        p: w.shape for p, w in theirs.items() if not (joins and p == KERNEL)
-    }:
+    joins = any(layer.name == "both_heads" for layer in branch.layers) and not source.has_joint_head
+    ours, others = (
+        {p: w.shape for p, w in weights.items() if not (joins and p == KERNEL)}
+        for weights in (mine, theirs)
+    )
+    if ours != others:
         raise ValueError(
             "the network to start from differs from the one to train: its encoder, feature head "
             "and face model must be the same; or copy only the encoder (start_with 'encoder')"
@@ -134,10 +129,6 @@ def copy_network(branch: keras.Model, source: Preset, whitening: Whitening) -> N
         missing = weight.shape[0] - len(value)  # new inputs have no effect at first
         weight.assign(np.concatenate([value, np.zeros((missing, *value.shape[1:]))]))
     _set_whitened(branch, branch.get_layer("parameters").get_weights(), source, whitening)
-
-
-def _has_joint_head(branch: keras.Model) -> bool:
-    return any(layer.name == "both_heads" for layer in branch.layers)
 
 
 def _set_whitened(branch: keras.Model, weights, source: Preset, whitening: Whitening) -> None:
