@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, NoReturn
 
 import keras
@@ -288,11 +289,7 @@ def _jax_devices(config: TrainConfig) -> list[list[str]]:
     import jax
 
     every = [[d for d in jax.devices() if d.process_index == i] for i in range(config.hosts)]
-    return [[f"{d.platform}:{d.id}" for d in sorted(one, key=_id)] for one in every]
-
-
-def _id(device: Any) -> int:
-    return device.id
+    return [[f"{d.platform}:{d.id}" for d in sorted(one, key=attrgetter("id"))] for one in every]
 
 
 class CoordinatorClient:
