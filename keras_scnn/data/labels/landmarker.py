@@ -14,19 +14,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from keras_scnn.data.labels.mesh_landmarks import landmarks_from_mesh
-from keras_scnn.geometry.camera import euler_from_camera, project, transform_camera
-from keras_scnn.geometry.crops import invert_affine
+from keras_scnn.geometry.camera import euler_from_camera
+from keras_scnn.models.presets import load_preset
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.photos.blazeface import RawDetections
-from keras_scnn.photos.cropping import (
-    FaceBox,
-    box_from_detector,
-    box_from_landmarks,
-    crop_face,
-    second_box,
-)
+from keras_scnn.photos.cropping import FaceBox, box_from_detector, box_from_landmarks, second_box
 from keras_scnn.photos.detection import FaceDetector
 from keras_scnn.photos.facemesh import FaceMesh
+from keras_scnn.reconstruction.reconstructor import Reconstructor
 
 LANDMARK_PRESET = "aflw-mobilenet-0.5"
 # FaceMesh's weight in the mean up to MESH_YAW degrees; it falls to 0 at MESH_YAW_END.
@@ -70,16 +65,13 @@ class Landmarker:
     """
 
     def __init__(self, preset: str = LANDMARK_PRESET, tiles: bool = False):
-        # Imported here, since the readers of other data sets need no Keras.
-        from keras_scnn.models.presets import load_preset
-
-        self._preset = load_preset(preset)
+        self._reconstructor = Reconstructor(load_preset(preset))
         self._detector, self._mesh = FaceDetector(tiles=tiles), FaceMesh()
 
     @property
     def face_model(self) -> MorphableModel:
         """The preset's face model, whose landmark offsets fit these landmarks."""
-        return self._preset.face_model
+        return self._reconstructor.preset.face_model
 
     def __call__(self, images: list[np.ndarray]) -> list[list[FoundFace]]:
         """The faces of each photo, highest score first.
@@ -118,16 +110,9 @@ class Landmarker:
         return self._pass(images, boxes)
 
     def _pass(self, images, boxes: list[FaceBox]) -> list[tuple[np.ndarray, float]]:
-        size, preset = self._preset.input_size, self._preset
-        crops = [crop_face(*pair, size) for pair in zip(images, boxes, strict=True)]
-        from keras_scnn.models.inference import predict
-
-        faces = predict(preset, np.stack([crop.image for crop in crops])).parameters
-        to_photo = invert_affine(np.stack([crop.crop_from_image for crop in crops]))
-        pose = transform_camera(to_photo, faces.pose)
-        landmarks = project(pose, self.face_model.landmarks(faces.identity, faces.expression))
-        yaw = np.degrees(euler_from_camera(pose)[..., 1])
-        return list(zip(np.float64(landmarks), yaw.tolist(), strict=True))
+        faces = self._reconstructor.reconstruct_many(images, boxes, passes=1)
+        yaw = np.degrees(euler_from_camera(faces.parameters.pose)[..., 1])
+        return list(zip(np.float64(faces.landmarks), yaw.tolist(), strict=True))
 
 
 def mesh_share(yaw_degrees: float) -> float:

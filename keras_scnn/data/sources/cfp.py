@@ -22,14 +22,12 @@ from tqdm import tqdm
 
 from keras_scnn.data.photo_source import LabeledPhoto, PhotoSource
 from keras_scnn.data.sources.aflw import HAND_WEIGHT, LID_TRUST, read_labels
-from keras_scnn.geometry.camera import project, transform_camera
-from keras_scnn.geometry.crops import invert_affine
 from keras_scnn.geometry.landmark_sites import site_offset
 from keras_scnn.geometry.landmarks68 import JAW, OPENINGS, with_lids_in_order
 from keras_scnn.io import read_image
-from keras_scnn.models.inference import open_network, predict
 from keras_scnn.models.presets import preset_digest
-from keras_scnn.photos.cropping import FaceBox, crop_face, second_box
+from keras_scnn.photos.cropping import FaceBox, second_box
+from keras_scnn.reconstruction.reconstructor import Reconstructor
 from keras_scnn.storage.guard import FileError, is_of_content
 
 PRESET = "accurate"
@@ -185,22 +183,18 @@ def predict_landmarks(
         (n, 68, 3) landmarks, px of the photos and depth; (n, 2, 3) px per mm, the linear part of
         each photo's camera, without the row of depth.
     """
-    settings, network = _network(preset, preset_digest(preset))
+    reconstructor = _reconstructor(preset, preset_digest(preset))
     for _ in range(PASSES):
-        crops = [crop_face(*pair, settings.input_size) for pair in zip(images, boxes, strict=True)]
-        result = predict(settings, np.stack([crop.image for crop in crops]), network)
-        to_photo = invert_affine(np.stack([crop.crop_from_image for crop in crops]))
-        pose, faces = transform_camera(to_photo, result.parameters.pose), result.parameters
-        shape = result.face_model.landmarks(faces.identity, faces.expression)
-        landmarks = project(pose, shape)
+        faces = reconstructor.reconstruct_many(images, boxes, passes=1)
+        landmarks = faces.landmarks
         boxes = [second_box(points, box) for points, box in zip(landmarks, boxes, strict=True)]
-    return landmarks, pose[:, :2, :3]
+    return landmarks, faces.parameters.pose[:, :2, :3]
 
 
 @functools.lru_cache(maxsize=1)
-def _network(preset: str, digest: str):
-    """A preset and its network, opened once per process; reopened if a folder's digest changes."""
-    return open_network(preset)
+def _reconstructor(preset: str, digest: str) -> Reconstructor:
+    """A preset, opened once per process; reopened if a folder's digest changes."""
+    return Reconstructor.from_preset(preset)
 
 
 def merge(
