@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from keras_scnn.export.exported_model import output_table
-from keras_scnn.geometry.camera import decompose, project
-from keras_scnn.geometry.rotations import euler_from_rotation, rotation_from_euler
+from keras_scnn.geometry.camera import project
+from keras_scnn.geometry.rotations import rotation_from_euler
 from keras_scnn.models import Preset
-from keras_scnn.models.inference import Network, predict
+from keras_scnn.models.inference import Network, decoded_outputs, predict
 from keras_scnn.parameters import FaceParameters
 
 Outputs = dict[str, np.ndarray]
@@ -61,18 +61,9 @@ def reference_outputs(preset: Preset, crops: np.ndarray, network: Network | None
         (M, ...) by name, as in ``output_table``, with all vertices.
     """
     result = predict(preset, crops, network)
-    model, pose = preset.face_model, result.parameters.pose.astype(np.float64)
-    weights = result.parameters.identity, result.parameters.expression
-    rotation, scale, translation = decompose(pose)
-    outputs = {
-        "parameters": FaceParameters(pose, *weights).to_vector(),
-        "rotation": rotation,
-        "euler_degrees": np.degrees(euler_from_rotation(rotation)),
-        "scale": scale,
-        "translation": translation,
-        "landmarks": project(pose, model.landmarks(*weights)),
-        "vertices": model.vertices(*weights),
-    }
+    model, found = preset.face_model, result.parameters
+    outputs = decoded_outputs(model, replace(found, pose=found.pose.astype(np.float64)))
+    outputs["vertices"] = model.vertices(found.identity, found.expression)
     return outputs if result.features is None else outputs | {"features": result.features}
 
 

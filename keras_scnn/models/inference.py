@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from keras_scnn.geometry.camera import euler_from_camera, project
+from keras_scnn.geometry.camera import decompose, euler_from_camera, project
+from keras_scnn.geometry.rotations import euler_from_rotation
 from keras_scnn.models.crops import check_crops
 from keras_scnn.models.litert import LiteNetwork, lite_file
 from keras_scnn.models.presets import Preset, PresetData, load_preset, read_preset
@@ -108,6 +109,23 @@ class Predictions:
     def euler(self) -> np.ndarray:
         """(M, 3) pitch, yaw, roll in radians."""
         return euler_from_camera(self.parameters.pose)
+
+
+def decoded_outputs(model: MorphableModel, parameters: FaceParameters) -> dict[str, np.ndarray]:
+    """Outputs (M, ...) of exported files and servers by name, without features and vertices.
+
+    Shapes and units are in ``export.exported_model.output_table``; px are those of the pose.
+    """
+    rotation, scale, translation = decompose(parameters.pose)
+    points = model.landmarks(parameters.identity, parameters.expression)
+    return {
+        "parameters": parameters.to_vector(),
+        "rotation": rotation,
+        "euler_degrees": np.degrees(euler_from_rotation(rotation)),
+        "scale": scale,
+        "translation": translation,
+        "landmarks": project(parameters.pose, points),
+    }
 
 
 def predict(

@@ -9,10 +9,8 @@ from typing import Protocol
 import numpy as np
 
 from keras_scnn import __version__
-from keras_scnn.geometry.camera import decompose
-from keras_scnn.geometry.rotations import euler_from_rotation
 from keras_scnn.models.crops import check_crops
-from keras_scnn.models.inference import Network, keras_network, open_network
+from keras_scnn.models.inference import Network, decoded_outputs, keras_network, open_network
 from keras_scnn.models.litert import LiteNetwork
 from keras_scnn.models.presets import Preset, PresetData, preset_digest
 from keras_scnn.photos.cropping import FaceBox
@@ -149,15 +147,7 @@ class PresetPredictor:
 
     def _outputs(self, faces: Faces) -> Outputs:
         parameters = faces.parameters
-        rotation, scale, translation = decompose(parameters.pose)
-        outputs = {
-            "parameters": parameters.to_vector(),
-            "rotation": rotation,
-            "euler_degrees": np.degrees(euler_from_rotation(rotation)),
-            "scale": scale,
-            "translation": translation,
-            "landmarks": faces.landmarks,
-        }
+        outputs = decoded_outputs(faces.model, parameters)
         if faces.features is not None:
             outputs["features"] = faces.features
         if self._vertices:
