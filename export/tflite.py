@@ -25,7 +25,7 @@ from keras_scnn.models.encoders import PREFIX
 from keras_scnn.models.heads import FINE, GDC
 from keras_scnn.storage import atomic_path
 from keras_scnn.storage.atomic import staged_folder
-from keras_scnn.storage.tflite import with_metadata
+from keras_scnn.storage.tflite import read_metadata, with_metadata
 
 SIGNATURE = "reconstruct"
 # Tensor names of the encoders and of the feature head. All other heads compute in float.
@@ -116,21 +116,16 @@ def convert(model: keras.Model, quantize: str = "float32", signature: str = SIGN
     check_names("tflite", quantize)
     if quantize == "int8":
         raise ValueError("int8 needs calibration crops, which write_tflite takes")
-    content = _converted(model, signature)
-    return content if quantize == "float32" else _quantized(content, quantize)
-
-
-def _converted(model: keras.Model, signature: str) -> bytes:
     import tensorflow as tf
 
     with staged_folder() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        signatures = {signature: constant_function(model)}
-        save_module(tf.Module(), folder, signatures)
+        save_module(tf.Module(), folder, {signature: constant_function(model)})
         converter = tf.lite.TFLiteConverter.from_saved_model(
             str(folder), signature_keys=[signature]
         )
-        return converter.convert()
+        content = converter.convert()
+    return content if quantize == "float32" else _quantized(content, quantize)
 
 
 def _checked(crops: np.ndarray | None, size: int) -> np.ndarray:
@@ -213,8 +208,6 @@ def _tail(content: bytes) -> list[str]:
 
 def metadata_of(path: str | os.PathLike) -> dict:
     """The metadata of an exported .tflite file; a ValueError if it is another kind of file."""
-    from keras_scnn.storage.tflite import read_metadata
-
     try:
         return read_metadata(Path(path).read_bytes())
     except ValueError as error:
