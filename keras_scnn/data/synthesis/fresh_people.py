@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 
 from keras_scnn.data.records import FaceRecords
@@ -12,26 +10,16 @@ from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, render_pe
 from keras_scnn.settings import check_share
 
 
-def fresh_records(config: SyntheticConfig, step: int) -> FaceRecords:
-    """The photos of the people of one step, person by person: a pure function of its arguments.
+def fresh_photos(
+    config: SyntheticConfig, step: int, *positions: np.ndarray
+) -> tuple[FaceRecords, list[np.ndarray]]:
+    """Photos of the people of one step, of only those who are needed: a pure function.
 
     Args:
         config: number of people per step, and how they are rendered; its ``first_person`` is the
             first person of step 0.
         step: 0 or more; no person is in two steps.
-    """
-    first = config.first_person + step * config.people
-    return render_people(dataclasses.replace(config, first_person=first))
-
-
-def fresh_photos(
-    config: SyntheticConfig, step: int, *positions: np.ndarray
-) -> tuple[FaceRecords, list[np.ndarray]]:
-    """The records of a step, of only the people whose photos are needed.
-
-    Args:
-        config, step: as for ``fresh_records``.
-        positions: arrays of indices of photos in ``fresh_records``.
+        positions: arrays of indices among all photos of the step, ordered person by person.
 
     Returns:
         the records, and the arrays of the same photos' indices in them.

@@ -3,24 +3,26 @@ import dataclasses
 import numpy as np
 import pytest
 
-from keras_scnn.data.synthesis.fresh_people import EachPhotoOnce, fresh_records
+from keras_scnn.data.synthesis.fresh_people import EachPhotoOnce, fresh_photos
 from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, render_person
 
 CONFIG = SyntheticConfig(people=3, photos=2, size=32, first_person=10)
+EVERY = np.arange(6)  # photos of a step
 
 
 def test_no_person_is_in_two_steps():
-    people = [fresh_records(CONFIG, step).identity for step in range(3)]
+    people = [fresh_photos(CONFIG, step, EVERY)[0].identity for step in range(3)]
     np.testing.assert_array_equal(np.concatenate(people), np.repeat(np.arange(10, 19), 2))
 
 
 def test_a_steps_photos_are_those_of_its_people():
-    records = fresh_records(CONFIG, 2)
+    records, (every,) = fresh_photos(CONFIG, 2, EVERY)
+    np.testing.assert_array_equal(every, EVERY)
     images, parameters, landmarks = render_person(CONFIG, 17)
     np.testing.assert_array_equal(records.images[2:4], images)
     np.testing.assert_array_equal(records.parameters[2:4], parameters)
     np.testing.assert_array_equal(records.landmarks[2:4], landmarks)
-    other = fresh_records(dataclasses.replace(CONFIG, seed=1), 2)
+    other, _ = fresh_photos(dataclasses.replace(CONFIG, seed=1), 2, EVERY)
     assert not np.array_equal(records.images, other.images)
 
 
