@@ -63,10 +63,8 @@ def evaluate_openings(
     there = rows >= 0
     summary = functools.partial(_summary, hand, predicted, shut, there)
     values, intervals = with_intervals(summary, np.arange(len(paths)), resamples, seed)
-    lost = [
-        f"{paths[i]}: the face found is not the annotated one"
-        for i in _strangers(predictions, rows)
-    ]
+    strangers = predictions.kept[rows[predictions.kept] < 0]
+    lost = [f"{paths[i]}: the face found is not the annotated one" for i in strangers]
     left_out = (*damaged, *predictions.left_out, *lost)
     alone = set(source.names()) - set(photos)
     passed_over = tuple(sorted({*source.passed_over(shut_file), *alone}))
@@ -177,10 +175,6 @@ def _own_face(predictions: PhotoPredictions, annotated: np.ndarray) -> np.ndarra
         if away > MAX_OFF * box.width:
             rows[i] = -1
     return rows
-
-
-def _strangers(predictions: PhotoPredictions, rows: np.ndarray) -> list[int]:
-    return [int(i) for i in predictions.kept if rows[i] < 0]
 
 
 def _eyes(hand: dict, predicted: dict, weights: np.ndarray) -> dict[str, float]:

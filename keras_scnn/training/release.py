@@ -285,7 +285,8 @@ class Release:
             runs = self._train(name, plan)
             self._assemble(name, plan, runs)
             if plan.calibrate:
-                self._calibrate(name, self._filled(plan.calibrate))
+                calibration = [*self._filled(plan.calibrate), "--calibrate"]
+                self._evaluation(name, "calibrate", calibration)
             results = {
                 what: self._measure(name, what, self._filled(words))
                 for what, words in plan.measure.items()
@@ -394,9 +395,6 @@ class Release:
             self._command("evaluate", command)
 
         self._steps.do(f"{what}-{name}", inputs, folder, make)
-
-    def _calibrate(self, name: str, words: list[str]) -> None:
-        self._evaluation(name, "calibrate", [*words, "--calibrate"])
 
     def _measure(self, name: str, what: str, words: list[str]) -> dict:
         """Evaluate a protocol; return its results."""

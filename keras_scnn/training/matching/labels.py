@@ -11,7 +11,6 @@ import numpy as np
 
 from keras_scnn.data.labels.identity_labels import (
     Photos,
-    ShapePosterior,
     align_means,
     teach_identity,
 )
@@ -144,17 +143,13 @@ class Supply:
         own = align_means(alone * weights, self._source, self._seen)
         arrays = {"vectors": records.parameters, "own": own, "weights": weights}
         arrays |= {name: getattr(taught, name) for name in TAUGHT}
-        arrays |= self._linear(taught.posterior)
+        arrays |= {name: getattr(taught.posterior, name) for name in ("kernel", "offset", "gain")}
         self.vectors = records.parameters.copy()
         self.vectors[:, identity] = arrays[self._shape_labels.of_photos] / weights
         self.space = ParameterSpace.from_samples(self._model, self.vectors[self._seen])
         whitening = self.space.whitening
         arrays |= {"whitening_mean": whitening.mean, "whitening_scale": whitening.scale}
         self.photos |= {name: jnp.asarray(a, jnp.float32) for name, a in arrays.items()}
-
-    @staticmethod
-    def _linear(posterior: ShapePosterior) -> dict:
-        return {name: getattr(posterior, name) for name in ("kernel", "offset", "gain")}
 
     def _embed_plain(self, count: int) -> np.ndarray:
         """(n, E) the recognizers' embeddings of the photos without blending."""
