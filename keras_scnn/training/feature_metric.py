@@ -48,7 +48,7 @@ def learn_feature_metric(
     features: np.ndarray,
     person: np.ndarray,
     start: np.ndarray,
-    options: MetricOptions | None = None,
+    options: MetricOptions = MetricOptions(),
 ) -> np.ndarray:
     """(F, E) float64 kernel; the cosine of its outputs tells whether two photos show one person.
 
@@ -59,12 +59,11 @@ def learn_feature_metric(
             data set: differences between data sets would be learned as those between people.
         person: (n,) int.
         start: (F, E) initial kernel, which the result stays close to.
-        options: of the training; None: the defaults.
+        options: of the training.
 
     Raises:
         ValueError: there are fewer people than a batch needs.
     """
-    options = options or MetricOptions()
     size = np.abs(start).mean()
     network = _network(np.float32(start / size), options)
     for view, photo in options.batches(person, len(features)):

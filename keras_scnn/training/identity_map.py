@@ -57,7 +57,7 @@ def learn_identity_map(
     person: np.ndarray,
     source: np.ndarray,
     weight: np.ndarray | None = None,
-    options: MapOptions | None = None,
+    options: MapOptions = MapOptions(),
     start: np.ndarray | None = None,
 ) -> np.ndarray:
     """(D, K) float64 kernel of the map, which predicts deviations from the mean.
@@ -72,13 +72,12 @@ def learn_identity_map(
             meshes, mm (``shape_coordinates``).
         person: (n,) int. source: (n,) int, the photos' data sets.
         weight: (n,) int, how often a photo is drawn relative to others of its person; None: 1.
-        options: of the training; None: the defaults.
+        options: of the training.
         start: (D, K) initial kernel, mm per unit of the inputs; None for zeros.
 
     Raises:
         ValueError: there are fewer people than a batch needs.
     """
-    options = options or MapOptions()
     x, y = (np.stack([centered(view, source) for view in part]) for part in (inputs, shapes))
     deviation = x.std(axis=(0, 1)) + 1e-9
     size = np.sqrt(np.mean(y**2))  # of a coordinate

@@ -55,7 +55,7 @@ def learn_shape_metric(
     shapes: np.ndarray,
     person: np.ndarray,
     weight: np.ndarray | None = None,
-    options: ShapeMetricOptions | None = None,
+    options: ShapeMetricOptions = ShapeMetricOptions(),
 ) -> np.ndarray:
     """(K, K) float64 kernel; the shapes multiplied by it have the same size as before.
 
@@ -68,12 +68,11 @@ def learn_shape_metric(
             minus the mean of their data set.
         person: (n,) int.
         weight: (n,) int, how often a photo is drawn relative to others of its person; None: 1.
-        options: of the training; None: the defaults.
+        options: of the training.
 
     Raises:
         ValueError: there are fewer people than a batch needs.
     """
-    options = options or ShapeMetricOptions()
     targets = np.stack([person_means(view, person) for view in shapes])
     size = _size(targets)
     network = _network(shapes.shape[-1], options)
