@@ -32,7 +32,7 @@ def contrastive_loss(same, distance, margin=1.0):
     return ops.mean(contrastive_rows(same, distance, margin))
 
 
-def contrastive_rows(same, distance, margin=1.0):
+def contrastive_rows(same, distance, margin):
     """(B,) the loss of each pair, whose mean is ``contrastive_loss``."""
     same, distance = _as_float(same), _as_float(distance)
     push = ops.maximum(margin - distance, 0.0)

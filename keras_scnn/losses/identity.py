@@ -25,7 +25,7 @@ def identity_loss(same, similarity, margin=0.2):
     return ops.mean(identity_rows(same, similarity, margin))
 
 
-def identity_rows(same, similarity, margin=0.2):
+def identity_rows(same, similarity, margin):
     """(B,) the loss of each pair, whose mean is ``identity_loss``."""
     same = ops.reshape(ops.cast(same, "float32"), (-1,))
     similarity = ops.reshape(ops.cast(similarity, "float32"), (-1,))

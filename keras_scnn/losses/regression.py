@@ -87,7 +87,7 @@ def landmark_distance(target, predicted, unit=1.0, depth_weight=0.0, columns=Non
     return ops.mean(landmark_rows(target, predicted, unit, depth_weight, columns))
 
 
-def landmark_rows(target, predicted, unit=1.0, depth_weight=0.0, columns=None):
+def landmark_rows(target, predicted, unit, depth_weight, columns):
     """(B,) the loss of each face, whose mean is ``landmark_distance``."""
     target, predicted = _single(target, predicted)
     names = _column_names(target, columns)
@@ -145,7 +145,7 @@ def opening_distance(target, predicted, unit=1.0, columns=None):
     return ops.mean(opening_rows(target, predicted, unit, columns))
 
 
-def opening_rows(target, predicted, unit=1.0, columns=None):
+def opening_rows(target, predicted, unit, columns):
     """(B,) the loss of each face, whose mean is ``opening_distance``."""
     target, predicted = _single(target, predicted)
     upper, lower = OPENINGS[:, 0].tolist(), OPENINGS[:, 1].tolist()
