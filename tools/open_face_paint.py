@@ -18,20 +18,18 @@ SIZE = 2048
 SUBPIXEL = 4  # OpenCV's fixed-point drawing: 1/16 px
 HAIRLINE_MM = 50.0  # above the brows, on the midline
 MOUTH_COLOR, TEETH_COLOR = (0.42, 0.13, 0.12), (0.93, 0.91, 0.86)
-SCLERA_COLOR, PUPIL_COLOR = (0.93, 0.92, 0.90), (0.04, 0.04, 0.04)
+SCLERA_COLOR, IRIS_COLOR, PUPIL_COLOR = (0.93, 0.92, 0.90), (0.30, 0.20, 0.12), (0.04, 0.04, 0.04)
 IRIS_ANGLE, PUPIL_ANGLE = np.radians(27), np.radians(11)  # half angles seen from the eye's center
 # The eye island's radius corresponds to an angle of pi.
 IRIS_SHARE, PUPIL_SHARE = IRIS_ANGLE / np.pi, PUPIL_ANGLE / np.pi
 
 
-def paint_texture(
-    model: MorphableModel, skin: np.ndarray, hair: np.ndarray, iris=(0.30, 0.20, 0.12)
-) -> np.ndarray:
+def paint_texture(model: MorphableModel, skin: np.ndarray, hair: np.ndarray) -> np.ndarray:
     """Paint a texture.
 
     Args:
         model: with uv and regions.
-        skin, hair, iris: (3,) RGB in [0, 1].
+        skin, hair: (3,) RGB in [0, 1].
 
     Returns:
         (SIZE, SIZE, 3) float32 in [0, 1], RGB, row 0 at v = 1.
@@ -49,7 +47,7 @@ def paint_texture(
     texture = _blend(texture, _hull(points[model.regions == TEETH]), TEETH_COLOR, blur=0)
     texture = _blend(texture, _back_teeth(points[model.regions == TEETH]), MOUTH_COLOR, blur=0)
     for eye in EYES:
-        _paint_eye(texture, points[model.regions == eye], iris)
+        _paint_eye(texture, points[model.regions == eye])
     return texture
 
 
@@ -116,13 +114,13 @@ def _tapered_line(points: np.ndarray) -> np.ndarray:
     return mask
 
 
-def _paint_eye(texture: np.ndarray, ball: np.ndarray, iris) -> None:
+def _paint_eye(texture: np.ndarray, ball: np.ndarray) -> None:
     """Disks around the center of an eyeball's points, which faces straight ahead."""
     middle = (ball.max(axis=0) + ball.min(axis=0)) / 2
     radius = np.ptp(ball, axis=0).max() / 2
     rings = (
-        (1.1, SCLERA_COLOR), (1.12 * IRIS_SHARE, np.float32(iris) * 0.5),
-        (0.98 * IRIS_SHARE, iris), (PUPIL_SHARE, PUPIL_COLOR),
+        (1.1, SCLERA_COLOR), (1.12 * IRIS_SHARE, np.float32(IRIS_COLOR) * 0.5),
+        (0.98 * IRIS_SHARE, IRIS_COLOR), (PUPIL_SHARE, PUPIL_COLOR),
     )  # fmt: skip
     for share, color in rings:
         size = int(radius * share * 2**SUBPIXEL)

@@ -58,15 +58,14 @@ class Landmarker:
 
     Args:
         preset: name or folder of a preset whose face model has ``mediapipe_indices``.
-        tiles: detect small faces too, in tiles of the photo; up to 40 times slower.
 
     Raises:
         FileNotFoundError, ValueError: see ``FaceDetector``, ``FaceMesh`` and ``load_preset``.
     """
 
-    def __init__(self, preset: str = LANDMARK_PRESET, tiles: bool = False):
+    def __init__(self, preset: str = LANDMARK_PRESET):
         self._reconstructor = Reconstructor(load_preset(preset))
-        self._detector, self._mesh = FaceDetector(tiles=tiles), FaceMesh()
+        self._detector, self._mesh = FaceDetector(tiles=False), FaceMesh()
 
     @property
     def face_model(self) -> MorphableModel:
