@@ -66,11 +66,6 @@ class PhotoPredictions:
         return rows
 
     @property
-    def coverage_percent(self) -> float:
-        """Share of the photos in which a face was found."""
-        return 100 * len(self.kept) / self.n_photos
-
-    @property
     def landmarks(self) -> np.ndarray:
         """(n, 68, 3) px and depth, image frame, landmark offsets included."""
         points = self.face_model.landmarks(self.parameters.identity, self.parameters.expression)
