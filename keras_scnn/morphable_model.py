@@ -389,29 +389,6 @@ def mirror_matrices(model: MorphableModel) -> tuple[np.ndarray, np.ndarray]:
     return _matrix(identity, model.mirror), _matrix(expression, model.mirror)
 
 
-def mirror_map(model: MorphableModel, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The map of a face's parameters when its crop is mirrored: ``matrix @ vector + offset``.
-
-    Args:
-        model: with mirror partners.
-        size: width of the crop, px.
-
-    Returns:
-        (P, P) and (P,) float64, for vectors of pose, identity and expression, P = 12 + K + L.
-
-    Raises:
-        ValueError: the model has no mirror partners.
-    """
-    # x is mirrored both in the crop and in the model frame.
-    pose = np.diag(np.outer([-1, 1, 1], [-1, 1, 1, 1]).ravel())
-    from scipy.linalg import block_diag  # slow to import
-
-    matrix = block_diag(pose, *mirror_matrices(model))
-    offset = np.zeros(len(matrix))
-    offset[3] = size - 1
-    return matrix, offset
-
-
 def _matrix(basis: np.ndarray, mirror: np.ndarray) -> np.ndarray:
     flat = np.float64(basis).reshape(3 * len(basis), basis.shape[-1])
     mirrored = (basis[mirror] * np.array([-1, 1, 1])[:, None]).reshape(flat.shape)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import keras
 import numpy as np
 from keras import ops
+from scipy.linalg import block_diag
 
-from keras_scnn.morphable_model import mirror_map
+from keras_scnn.morphable_model import mirror_matrices
 from keras_scnn.parameters import ParameterSpace
 
 
@@ -40,8 +41,11 @@ def build_flip_averaged(branch: keras.Model, space: ParameterSpace) -> keras.Mod
 
 def _mirror_layer(space: ParameterSpace, size: int) -> keras.layers.Dense:
     """A layer from whitened parameters of a mirrored crop, ``size`` px, to those of the crop."""
-    matrix, offset = mirror_map(space.face_model, size)
-    whitening = space.whitening
+    # x is mirrored both in the crop and in the model frame.
+    pose = np.diag(np.outer([-1, 1, 1], [-1, 1, 1, 1]).ravel())
+    matrix, whitening = block_diag(pose, *mirror_matrices(space.face_model)), space.whitening
+    offset = np.zeros(len(matrix))
+    offset[3] = size - 1
     layer = keras.layers.Dense(len(matrix), dtype="float32", trainable=False, name="mirror_back")
     layer.build((None, len(matrix)))
     kernel = whitening.scale[:, None] * matrix.T / whitening.scale
