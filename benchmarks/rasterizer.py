@@ -12,16 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from keras_scnn.data.synthesis.rendered_people import (
-    SUPERSAMPLE,
-    SyntheticConfig,
-    one_thread_each,
-    render_person,
-)
+from keras_scnn.data.synthesis.rendered_people import SUPERSAMPLE, SyntheticConfig, render_person
 from keras_scnn.geometry.camera import compose, project
 from keras_scnn.geometry.rotations import rotation_from_euler
 from keras_scnn.geometry.shading import render
 from keras_scnn.morphable_model import MorphableModel
+from keras_scnn.storage.one_thread import one_thread_each
 
 SIZE, FACES, ROUNDS = 80, 64, 7
 

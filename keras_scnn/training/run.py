@@ -19,7 +19,6 @@ from keras_scnn.data.mixture import Mixture
 from keras_scnn.data.records import FaceRecords, part_of, split_people
 from keras_scnn.data.samplers import WHOLE, Shard
 from keras_scnn.data.stream import original_errors
-from keras_scnn.data.synthesis.rendered_people import one_thread_each
 from keras_scnn.evaluation.plots import plot_curves
 from keras_scnn.face_models import load_face_model
 from keras_scnn.models import Preset, load_preset, save_preset
@@ -30,6 +29,7 @@ from keras_scnn.protocols.evaluation import write_results
 from keras_scnn.protocols.identity import learn_covariance
 from keras_scnn.protocols.records import RecordResults, evaluate_records
 from keras_scnn.storage.claims import sole_run
+from keras_scnn.storage.one_thread import one_thread_each
 from keras_scnn.storage.outputs import check_out
 from keras_scnn.training.checkpoints import (
     RunState,

@@ -7,16 +7,14 @@ import json
 import math
 import os
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import cv2
 import numpy as np
-from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from keras_scnn.data.records import (
@@ -44,10 +42,9 @@ from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import FaceParameters
 from keras_scnn.photos.cropping import box_from_landmarks
 from keras_scnn.settings import check_types, check_workers
-from keras_scnn.storage.one_thread import ONE_BLAS_THREAD
+from keras_scnn.storage.one_thread import one_thread_each
 from keras_scnn.storage.remote import local_path
 from keras_scnn.storage.shards import fingerprint
-from keras_scnn.storage.shared_state import SharedState
 
 SUPERSAMPLE = 2  # photos are rendered at twice the size, for smooth edges
 RENDERING = 3  # increase it with every change of the rendering, to invalidate caches
@@ -193,28 +190,6 @@ def _map(config: SyntheticConfig, people: range, workers: int):
     _model_and_painter(config)  # once, before the threads need it
     with one_thread_each(), ThreadPoolExecutor(workers) as pool:
         yield from pool.map(render_person, [config] * len(people), people)
-
-
-@contextmanager
-def one_thread_each():
-    """Limit OpenCV, BLAS and OpenMP to one thread per calling thread.
-
-    Rendering already uses one thread per core; nested threads would only wait for each other.
-    """
-    with ONE_BLAS_THREAD.held(), _ONE_THREAD.held():
-        yield
-
-
-def _limit_others() -> Callable[[], None]:
-    """Limit OpenCV and OpenMP to one thread; returns a function that restores their numbers."""
-    limits = ExitStack()
-    limits.callback(cv2.setNumThreads, cv2.getNumThreads())
-    cv2.setNumThreads(1)
-    limits.enter_context(threadpool_limits(1, "openmp"))
-    return limits.close
-
-
-_ONE_THREAD = SharedState(_limit_others)
 
 
 def render_people(config: SyntheticConfig, people: Sequence[int] | None = None) -> FaceRecords:
