@@ -138,13 +138,12 @@ def fresh_group_dataset(
     people: SyntheticConfig, whitening: Whitening, first_step: int = 0, shard: Shard = WHOLE
 ) -> tf.data.Dataset:
     """Like ``group_dataset``, but with new rendered people for each batch and all their photos."""
-    rows = shard.rows(people.people * people.photos)
+    identity = np.repeat(np.arange(people.people), people.photos)
+    sampler = GroupSampler(identity, people.people, people.photos, seed=people.seed)
+    rows = shard.rows(len(identity))
 
     def make(step: int) -> Batch:
-        identity = np.repeat(np.arange(people.people), people.photos)
-        sampler = GroupSampler(identity, people.people, people.photos, seed=people.seed)
-        photo = sampler.batch(step).photo[rows]
-        records, (photo,) = fresh_photos(people, step, photo)
+        records, (photo,) = fresh_photos(people, step, sampler.batch(step).photo[rows])
         return _group(records, whitening, GroupBatch(photo, records.identity[photo]))
 
     return as_dataset(make, first_step)
