@@ -58,15 +58,13 @@ def _landmark_distance(config: TrainConfig, space: ParameterSpace) -> keras.loss
 def _pair_contrast(config: TrainConfig, space: ParameterSpace) -> keras.losses.Loss:
     if config.contrast_form == "exponential":
         return ExponentialContrastiveLoss(config.margin)
-    if config.margin:
-        return ContrastiveLoss(config.margin)
-    return ContrastiveLoss(margin_quantile=config.margin_quantile)
+    return _contrast(ContrastiveLoss, config, space)
 
 
-def _group_contrast(config: TrainConfig, space: ParameterSpace) -> keras.losses.Loss:
+def _contrast(kind: Callable, config: TrainConfig, space: ParameterSpace) -> keras.losses.Loss:
     if config.margin:
-        return GroupContrastiveLoss(config.margin)
-    return GroupContrastiveLoss(margin_quantile=config.margin_quantile)
+        return kind(config.margin)
+    return kind(margin_quantile=config.margin_quantile)
 
 
 def _plain(kind: Callable[[], keras.losses.Loss]) -> Callable:
@@ -84,7 +82,7 @@ OBJECTIVES = {
     "landmarks_b": LANDMARKS,
     "parameter_distance": Objective(_pair_contrast, "contrast_weight", "same"),
     "feature_similarity": Objective(_plain(IdentityLoss), "feature_weight", "same"),
-    "shape": Objective(_group_contrast, "contrast_weight", "person"),
+    "shape": Objective(partial(_contrast, GroupContrastiveLoss), "contrast_weight", "person"),
     "features": Objective(_plain(SupervisedContrastiveLoss), "feature_weight", "person"),
     "embedding": Objective(_plain(EmbeddingDistance), "embedding_weight", "embedding"),
     "feature_likeness": Objective(_plain(RelationalLoss), "likeness_weight", "embedding"),
