@@ -119,15 +119,13 @@ class Reconstruction:
                 options that are not ``MeshOptions``, or a photo as for ``texture``.
         """
         typed(options, MeshOptions, "options")
+        texture = colors = camera = None
         if image is not None:
             self.check_photo(image)
-        texture = None
-        if image is not None and self.model.uv is not None:
-            texture = self.texture(image, options.baked)
-        colors = None if texture is None else vertex_colors(self.model, texture)
-        camera = None
-        if image is not None:
             camera = PhotoCamera(self.parameters.pose, (image.shape[1], image.shape[0]))
+            if self.model.uv is not None:
+                texture = self.texture(image, options.baked)
+                colors = vertex_colors(self.model, texture)
         p, look = self.parameters, FaceLook(texture, colors)
         write_face_mesh(path, self.model, p.identity, p.expression, look, camera, options)
         return colors
