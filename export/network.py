@@ -56,7 +56,8 @@ def write_network(folder: Path, path: Path | None = None) -> dict[str, float]:
         made = aside / FILE
         made.write_bytes(content)
         drift = network_drift(preset, LiteNetwork(made), find_crops(None, preset.input_size).images)
-    _check(drift, precision)
+    if broken := broken_limits(drift, LIMITS[precision]):
+        raise VerificationError(f"{FILE}: disagrees with Keras: {'; '.join(broken)}")
     path = path or Path(folder) / FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
@@ -84,8 +85,3 @@ def network_drift(preset: Preset, network: Network, crops: np.ndarray) -> dict[s
     result = reference_outputs(preset, crops, network)
     drift = asdict(output_drift(result, reference_outputs(preset, crops), preset))
     return {name: value for name, value in drift.items() if value is not None}
-
-
-def _check(drift: dict[str, float], precision: str) -> None:
-    if broken := broken_limits(drift, LIMITS[precision]):
-        raise VerificationError(f"{FILE}: disagrees with Keras: {'; '.join(broken)}")
