@@ -43,12 +43,12 @@ def main(argv: list[str] | None = None) -> None:
     check_out(args.out)
     results = Results(args.out, (first, second), frozenset(map(real_path, args.photos)))
     name = pair_name(first, second)
-    results.remove_earlier([name])
     for suffix in (".json", ".png"):
         results.check_free(name + suffix)
     names, photos = (str(first), str(second)), (read_reduced(first), read_reduced(second))
     ensure_network(args.preset)
     reconstructor = Reconstructor.from_preset(args.preset)
+    results.remove_earlier([name])  # only now that the photos and the preset can be read
     comparison = compare_photos(reconstructor, (photos[0].image, photos[1].image), names=names)
     calibration = reconstructor.preset.metadata.get("verification")
     print("\n".join(report(comparison, names, calibration)))

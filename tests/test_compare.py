@@ -338,6 +338,10 @@ def test_another_pair_of_the_same_names_does_not_overwrite_it(
     said = capsys.readouterr().err
     assert f"{pairs[2]} and {pairs[3]}: its results would overwrite those of {pairs[0]}" in said
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+    assert main([*pairs[:2], "--preset", "mobil", *options[2:]]) == 2
+    os.rename(pairs[1], tmp_path / "elsewhere.png")
+    assert main([*pairs[:2], *options]) == 2  # no photo now
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
     write_image(tmp_path / "b" / "1.png", np.zeros((64, 64, 3), np.uint8))
     assert main([*pairs[:2], *options]) == 2  # no face now
     assert not list((tmp_path / "out").iterdir())

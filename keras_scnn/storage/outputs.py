@@ -79,11 +79,9 @@ class Results:
     def check_free(self, file: str) -> None:
         """Raise a ValueError if a file in the folder exists and is not a result of these photos."""
         path = self.out / file
-        if not os.path.lexists(path):
+        if not os.path.lexists(path) or file in self._earlier(path.stem):
             return
         note = _note(path) if path.suffix == ".json" else None
-        if note is not None and note["photos"] == self._of:
-            return
         photos = " and ".join(map(str, self.photos))
         whose = "those of " + " and ".join(note["photos"]) if note else f"{path}, another file"
         raise ValueError(
