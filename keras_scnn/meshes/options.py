@@ -20,7 +20,8 @@ class MeshOptions:
     Attributes:
         unit: of OBJ and PLY files, 'mm', 'cm' or 'm'; GLB is always in meters.
         neutral: without the photo's expression; in GLB the expressions' weights are set to zero.
-        parts: some of PARTS, if the face model has them (``meshes.parts``); None for all it has.
+        parts: some of PARTS, if the face model has them (``meshes.parts``), in any order; None for
+            all it has.
         baked: the texture contains the photo's lighting; if False, the lighting is removed, for
             renderers that have their own.
 
@@ -37,8 +38,10 @@ class MeshOptions:
         check_types(self, bool)
         check_unit(self.unit)
         if self.parts is not None:
-            check_part_names(self.parts, PARTS)
-            object.__setattr__(self, "parts", tuple(self.parts))
+            given = self.parts if isinstance(self.parts, str) else tuple(self.parts)
+            check_part_names(given, PARTS)
+            # In one order, so that a folder's run continues whatever order a command line has.
+            object.__setattr__(self, "parts", tuple(part for part in PARTS if part in given))
 
 
 def check_unit(unit: str, suffix: str = "") -> None:

@@ -285,6 +285,12 @@ def test_a_glb_file_is_refused_weights_for_other_expressions(face, tmp_path, cou
         replace(face, parameters=parameters).write_mesh(tmp_path / "a.glb")
 
 
+@pytest.mark.parametrize("kind", [list, set, iter])
+def test_the_order_of_the_parts_does_not_matter(kind):
+    given = MeshOptions(parts=kind(["back", "skin", "back"]))
+    assert given == MeshOptions(parts=("skin", "back"))
+
+
 def test_a_part_that_the_model_lacks_is_refused(tiny_face_model, open_face, tmp_path):
     with pytest.raises(ValueError, match="unknown part 'teeth'; choose from skin"):
         face_of(tiny_face_model).write_mesh(tmp_path / "a.ply", None, MeshOptions(parts=("teeth",)))
