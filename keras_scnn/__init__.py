@@ -1,4 +1,4 @@
-"""keras_scnn: one photo to a 3D face that is that person's face.
+"""keras_scnn: one photo to a 3D face with a shape predicted for that person.
 
 ``__init__.pyi`` lists the public names, for Python and for type checkers alike. Each is imported on
 first use, so that reading a face model starts neither Keras nor TensorFlow.

@@ -37,7 +37,7 @@ def usage() -> str:
         [
             "usage: keras-scnn COMMAND ...",
             "",
-            "One photo to a 3D face that is that person's face.",
+            "One photo to a 3D face with a shape predicted for that person.",
             "",
             "commands:",
             *lines,
