@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from keras_scnn.face_models import load_face_model
-from keras_scnn.morphable_model import MorphableModel, mirror_map, mirror_matrices
+from keras_scnn.morphable_model import MorphableModel, mirror_matrices
 from keras_scnn.storage import read_npz, write_npz
 
 FORMAT, VERSION = "keras_scnn.morphable_model", 1
@@ -322,4 +322,3 @@ def test_a_model_without_a_kind_of_components_has_an_empty_matrix_for_it(open_fa
     for matrix, whole, count in zip(matrices, mirror_matrices(open_face), counts, strict=True):
         np.testing.assert_allclose(matrix, whole[:count, :count], atol=1e-5)
         assert matrix.shape == (count, count)
-    assert mirror_map(open_face.truncated(*counts), 120)[0].shape == (12 + sum(counts),) * 2
