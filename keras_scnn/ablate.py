@@ -25,7 +25,8 @@ from keras_scnn.settings import (
 from keras_scnn.storage.outputs import check_out
 from keras_scnn.storage.text import counted
 from keras_scnn.training.ablation import VARIANTS, ablate, table
-from keras_scnn.training.config import TrainConfig, recipe_names, recipe_path
+from keras_scnn.training.config import TrainConfig
+from keras_scnn.training.recipes import recipe_names, recipe_path
 
 
 def parse(

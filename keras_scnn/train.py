@@ -16,7 +16,8 @@ from pathlib import Path
 
 from keras_scnn.models.backend import start_keras
 from keras_scnn.settings import SETTINGS, CommandParser, add_options, command, from_options
-from keras_scnn.training.config import TrainConfig, recipe_names, recipe_path
+from keras_scnn.training.config import TrainConfig
+from keras_scnn.training.recipes import recipe_names, recipe_path
 
 
 def parse(arguments: list[str] | None) -> TrainConfig:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from keras_scnn.models.encoder_table import ENCODERS
 from keras_scnn.settings import check_types, did_you_mean
 from keras_scnn.training.rendezvous import parse_address
 
-RECIPES = Path(__file__).parents[1] / "recipes"
 MODES = ("pairs", "groups", "matching")
 STARTS = ("encoder", "network", "shape", "joined")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 GROUPS = ("groups", "matching")
+# The batches for each form of the contrastive loss, and what its margin is, if one must be given.
+CONTRAST_FORMS = {
+    "hinge": (("pairs", *GROUPS), ""),
+    "exponential": (("pairs",), "Q"),
+    "neighborhood": (GROUPS, "scale, mm"),
+}
 LAUNCH = ("devices", "hosts", "rank", "coordinator", "join_seconds")  # where a run trains
 
 
@@ -249,11 +253,15 @@ class TrainConfig:
         "identity", "all", modes=("pairs",),
     )  # fmt: skip
     contrast_form: str = _choice(
-        "hinge", "its form: 'hinge' (Hadsell), or 'exponential' (Chopra)", "hinge", "exponential",
-        modes=("pairs",),
-    )  # fmt: skip
+        "hinge",
+        "its form: 'hinge' (Hadsell), 'exponential' (Chopra) of pairs, or 'neighborhood' "
+        "(Goldberger) of groups",
+        *CONTRAST_FORMS,
+    )
     margin: float = _weight(
-        0.0, "margin of the contrastive loss (hinge), or its Q (exponential); 0: from the data"
+        0.0,
+        "margin of the contrastive loss (hinge), its Q (exponential), or its scale, mm "
+        "(neighborhood); 0: from the data",
     )
     margin_quantile: float = _share(
         0.5, "the margin is this quantile of the distances of different people", instead_of="margin"
@@ -365,10 +373,18 @@ class TrainConfig:
                 "and pretrain_steps must be 0"
             )
 
+    def _check_contrast(self) -> None:
+        batches, margin = CONTRAST_FORMS[self.contrast_form]
+        if self.batches not in batches:
+            kinds = " or ".join(batches)
+            raise ValueError(f"contrast_form '{self.contrast_form}' is for batches of {kinds}")
+        if margin and not self.margin > 0:
+            needed = f"needs a margin above 0, its {margin}"
+            raise ValueError(f"contrast_form '{self.contrast_form}' {needed}")
+
     def _check_together(self) -> None:
         """Raise a ValueError for settings that are valid alone but not together."""
-        if self.contrast_form == "exponential" and not self.margin > 0:
-            raise ValueError("contrast_form 'exponential' needs a margin above 0, its Q")
+        self._check_contrast()
         if not self.feature_size and self.batches != "groups":
             raise ValueError("feature_size is 0; that is for batches of 'groups'")
         if self.optimizer != "adamw":
@@ -428,23 +444,3 @@ CHOICES = {
     if "known" in one.metadata
 }
 """The known words of each setting that is a choice."""
-
-
-def recipe_names() -> list[str]:
-    """Names of the package's recipes; ``release.yaml`` beside them is the plan of a release."""
-    return sorted(path.stem for path in RECIPES.glob("*.yaml") if path.stem != "release")
-
-
-def recipe_path(name: str) -> Path:
-    """The YAML file of a recipe of the package.
-
-    Raises:
-        FileNotFoundError: there is none of that name; the message lists the known names.
-    """
-    if name not in recipe_names():
-        known = recipe_names()
-        raise FileNotFoundError(
-            f"no recipe '{name}'{did_you_mean(name, known)}; there are {', '.join(known)}; "
-            "pass a file with --config"
-        )
-    return RECIPES / f"{name}.yaml"

@@ -18,6 +18,7 @@ from keras_scnn.losses import (
     GroupContrastiveLoss,
     IdentityLoss,
     LandmarkDistance,
+    NeighborhoodLoss,
     ParameterLoss,
     RelationalLoss,
     SupervisedContrastiveLoss,
@@ -58,10 +59,16 @@ def _landmark_distance(config: TrainConfig, space: ParameterSpace) -> keras.loss
 def _pair_contrast(config: TrainConfig, space: ParameterSpace) -> keras.losses.Loss:
     if config.contrast_form == "exponential":
         return ExponentialContrastiveLoss(config.margin)
-    return _contrast(ContrastiveLoss, config, space)
+    return _hinge(ContrastiveLoss, config)
 
 
-def _contrast(kind: Callable, config: TrainConfig, space: ParameterSpace) -> keras.losses.Loss:
+def _group_contrast(config: TrainConfig, space: ParameterSpace) -> keras.losses.Loss:
+    if config.contrast_form == "neighborhood":
+        return NeighborhoodLoss(config.margin)
+    return _hinge(GroupContrastiveLoss, config)
+
+
+def _hinge(kind: Callable, config: TrainConfig) -> keras.losses.Loss:
     if config.margin:
         return kind(config.margin)
     return kind(margin_quantile=config.margin_quantile)
@@ -82,7 +89,7 @@ OBJECTIVES = {
     "landmarks_b": LANDMARKS,
     "parameter_distance": Objective(_pair_contrast, "contrast_weight", "same"),
     "feature_similarity": Objective(_plain(IdentityLoss), "feature_weight", "same"),
-    "shape": Objective(partial(_contrast, GroupContrastiveLoss), "contrast_weight", "person"),
+    "shape": Objective(_group_contrast, "contrast_weight", "person"),
     "features": Objective(_plain(SupervisedContrastiveLoss), "feature_weight", "person"),
     "embedding": Objective(_plain(EmbeddingDistance), "embedding_weight", "embedding"),
     "feature_likeness": Objective(_plain(RelationalLoss), "likeness_weight", "embedding"),

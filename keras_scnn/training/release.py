@@ -58,8 +58,9 @@ from keras_scnn.storage.outputs import check_out
 from keras_scnn.storage.remote import place
 from keras_scnn.storage.shards import digest
 from keras_scnn.storage.text import open_utf8, read_json, read_plain_yaml, write_json
-from keras_scnn.training.config import TrainConfig, recipe_path
+from keras_scnn.training.config import TrainConfig
 from keras_scnn.training.digests import content_digest, run_digests
+from keras_scnn.training.recipes import recipe_path
 
 STEPS = ("prepare", "train", "assemble", "calibrate")
 PATIENCE = 120.0  # seconds for a stopped command to finish a training step and a checkpoint

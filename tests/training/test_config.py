@@ -9,7 +9,8 @@ import pytest
 
 from keras_scnn.settings import configuration, read_yaml
 from keras_scnn.training import config as module
-from keras_scnn.training.config import TrainConfig, recipe_path
+from keras_scnn.training.config import TrainConfig
+from keras_scnn.training.recipes import recipe_path
 
 
 @pytest.mark.parametrize(

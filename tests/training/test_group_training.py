@@ -18,8 +18,9 @@ from keras_scnn.parameters import ParameterLayout
 from keras_scnn.settings import configuration, read_yaml
 from keras_scnn.train import main, parse
 from keras_scnn.training import run as running
-from keras_scnn.training.config import CHOICES, TrainConfig, recipe_names, recipe_path
+from keras_scnn.training.config import CHOICES, TrainConfig
 from keras_scnn.training.groups import GroupMode, emphasis, freeze
+from keras_scnn.training.recipes import recipe_names, recipe_path
 from keras_scnn.training.records import fresh_people
 from keras_scnn.training.run import initialize, open_records, set_up, train
 
@@ -340,6 +341,25 @@ def test_a_recipe_beside_a_configuration_is_refused(tmp_path, capsys):
 def test_an_unknown_choice_lists_the_known_ones(name):
     with pytest.raises(ValueError, match=f"{name} is 'zz'; choose from {CHOICES[name][0]}"):
         TrainConfig(**{name: "zz"})
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        (dict(contrast_form="neighborhood", margin=1), "is for batches of groups or matching"),
+        (
+            dict(contrast_form="exponential", margin=1, batches="groups"),
+            "'exponential' is for batches of pairs",
+        ),
+        (
+            dict(contrast_form="neighborhood", batches="groups"),
+            "'neighborhood' needs a margin above 0, its scale, mm",
+        ),
+    ],
+)
+def test_a_form_of_the_contrastive_loss_needs_its_batches_and_margin(values, message):
+    with pytest.raises(ValueError, match=message):
+        TrainConfig(**values)
 
 
 def test_trained_others_needs_a_start_that_copies_the_expression_head():

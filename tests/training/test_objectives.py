@@ -13,7 +13,7 @@ from keras_scnn.data.stream import group_batch, pair_batch
 from keras_scnn.models import build_branch, build_encoder, build_group, build_siamese
 from keras_scnn.parameters import ParameterLayout, ParameterSpace
 from keras_scnn.settings import configuration, read_yaml
-from keras_scnn.training.config import TrainConfig, recipe_path
+from keras_scnn.training.config import TrainConfig
 from keras_scnn.training.objectives import (
     OBJECTIVES,
     SplitLoss,
@@ -21,6 +21,7 @@ from keras_scnn.training.objectives import (
     create_variables,
     targets_of,
 )
+from keras_scnn.training.recipes import recipe_path
 
 RNG = np.random.default_rng(0)
 
@@ -95,6 +96,23 @@ def test_groups_are_pushed_by_a_margin_or_a_quantile(space, given):
     loss = OBJECTIVES["shape"].loss(config, space)
     expected = losses.group_contrastive_loss(person, shapes, **given)
     assert float(loss(person, shapes)) == pytest.approx(float(expected))
+
+
+@pytest.mark.parametrize("batches", ["groups", "matching"])
+def test_groups_may_be_pushed_by_their_neighborhoods(space, batches):
+    """Goldberger et al. 2004, equation 1, of the logarithm: photo by photo."""
+    config = TrainConfig(batches=batches, contrast_form="neighborhood", margin=1.5)
+    person, shapes = np.repeat([0, 1, 2], 3), RNG.normal(size=(9, 6))
+    distances = np.linalg.norm(shapes[:, None] - shapes[None], axis=-1)
+    terms = []
+    for i in range(9):
+        near = np.exp(-(distances[i] ** 2) / (2 * 1.5**2))
+        total = near.sum() - near[i]
+        terms.append(
+            -np.mean([np.log(near[j] / total) for j in range(9) if j != i and j // 3 == i // 3])
+        )
+    loss = OBJECTIVES["shape"].loss(config, space)
+    assert float(loss(person, np.float32(shapes))) == pytest.approx(np.mean(terms), rel=1e-5)
 
 
 @pytest.mark.integration

@@ -25,8 +25,9 @@ from keras_scnn.models.presets import preset_folder
 from keras_scnn.parameters import ParameterSpace
 from keras_scnn.settings import configuration, read_yaml
 from keras_scnn.training import run
-from keras_scnn.training.config import RECIPES, TrainConfig, recipe_path
+from keras_scnn.training.config import TrainConfig
 from keras_scnn.training.digests import content_digest
+from keras_scnn.training.recipes import RECIPES, recipe_path
 from keras_scnn.training.release import PresetPlan, Release, ReleasePlan, read_plan
 from keras_scnn.training.release import main as release_main
 from keras_scnn.training.release_weights import averaged, solve_features, with_covariance
