@@ -116,7 +116,8 @@ class Journal:
             return message
 
         async def noted_send(message: dict) -> None:
-            record.status = message.get("status", record.status)
+            # KServe sends an HTTPStatus, whose text is its name until Python 3.10.
+            record.status = int(message.get("status", record.status))
             await send(message)
 
         try:

@@ -71,15 +71,21 @@ class LinearMapOptions:
         return keras.optimizers.Adam(schedule)
 
 
+class Near(keras.regularizers.Regularizer):
+    """A penalty for the squared change of a kernel from ``start`` (D, K)."""
+
+    def __init__(self, start: np.ndarray, penalty: float):
+        self._start, self._penalty = start, penalty
+
+    def __call__(self, kernel):
+        return self._penalty * keras.ops.sum(keras.ops.square(kernel - self._start))
+
+
 def dense_near(start: np.ndarray, penalty: float, **options) -> keras.layers.Dense:
     """A Dense layer with the initial kernel ``start`` (D, K), regularized by its squared change."""
-
-    def change(kernel):
-        return penalty * keras.ops.sum(keras.ops.square(kernel - start))
-
     return keras.layers.Dense(
         start.shape[1],
         kernel_initializer=keras.initializers.Constant(start),
-        kernel_regularizer=change,
+        kernel_regularizer=Near(start, penalty),
         **options,
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trimesh
+from patched_os import patch_os
 from skimage import data
 
 from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, render_person
@@ -240,7 +241,7 @@ def test_meshes_are_removed_even_if_a_run_was_killed_while_removing_them(
         left[0] -= 1
         unlink(path)
 
-    monkeypatch.setattr(os, "unlink", killed_later)
+    patch_os(monkeypatch, "unlink", killed_later)
     with pytest.raises(KeyboardInterrupt):
         job._remove_meshes("a.jpg")
     monkeypatch.undo()

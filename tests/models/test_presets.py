@@ -9,6 +9,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from patched_os import patch_os
 
 from keras_scnn.models import (
     Preset,
@@ -159,7 +160,7 @@ def test_a_killed_writer_leaves_no_weights_beside_the_settings_of_another_preset
         return call
 
     for name in ("replace", "unlink"):
-        monkeypatch.setattr(os, name, killed_later(getattr(os, name)))
+        patch_os(monkeypatch, name, killed_later(getattr(os, name)))
     moved = dataclasses.replace(preset, space=_moved(preset.space), metadata={"seed": 4})
     with contextlib.suppress(KeyboardInterrupt):
         save_preset(folder, moved)

@@ -6,6 +6,7 @@ import stat
 from pathlib import Path
 
 import pytest
+from patched_os import patch_os
 
 from keras_scnn.storage import atomic, atomic_path
 from keras_scnn.storage.atomic import partial_name, remove_leftovers, staged_files, staged_folder
@@ -29,7 +30,7 @@ def test_a_folder_that_cannot_be_written_to_is_named_without_the_temporary_one(
 
     home = tmp_path / "results"
     home.mkdir()
-    monkeypatch.setattr(os, "mkdir", denied)  # root may write to any folder
+    patch_os(monkeypatch, "mkdir", denied)  # root may write to any folder
     with pytest.raises(PermissionError) as error, staged_folder(home):
         pass
     assert error.value.filename == str(home)
@@ -51,8 +52,8 @@ def test_leftovers_of_another_user_are_kept_without_an_error(tmp_path, monkeypat
 
         return checked
 
-    monkeypatch.setattr(os, "stat", denied(looked_at))
-    monkeypatch.setattr(os, "unlink", denied(unlink))
+    patch_os(monkeypatch, "stat", denied(looked_at))
+    patch_os(monkeypatch, "unlink", denied(unlink))
     monkeypatch.setattr(atomic, "_cleaned", set())
     with staged_folder(tmp_path):
         pass
