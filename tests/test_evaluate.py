@@ -477,7 +477,7 @@ OF_AFLW2000 = "{} is for a folder of AFLW2000-3D; "
 UNFIT = [
     ("people", "--convention field", OF_AFLW2000.format("--convention")),
     ("people", "--annotation-first-pixel 0", OF_AFLW2000.format("--annotation-first-pixel")),
-    ("people", "--last 1", "--last is for --shape-truth or --points"),
+    ("people", "--last 1", "--last is for --shape-truth or --points or --gaze"),
     ("records", "--convention field", OF_AFLW2000.format("--convention")),
     ("records", "--annotation-first-pixel 1", OF_AFLW2000.format("--annotation-first-pixel")),
     ("pairs", "--convention exact", OF_AFLW2000.format("--convention")),

@@ -138,8 +138,9 @@ def solve(preset: Preset, pack: Pack, taught: TaughtIdentity, held_out: int) -> 
     return with_covariance(preset, pack.mixture, chosen)
 
 
-def wider(preset: Preset, feature_size: int) -> Preset:
-    """The preset with a joint head, or a feature of another length; new weights are 0."""
+def wider(preset: Preset, feature_size: int = 0, expression_channels: int = 0) -> Preset:
+    """The preset with a joint head, a longer feature (0: as long), or an expression head with more
+    channels (0: as many); new weights are 0."""
     encoder = build_encoder(preset.encoder, preset.input_size)
     joint = bool(preset.feature_channels) and not preset.has_identity_encoder
     branch = build_branch(
@@ -149,7 +150,7 @@ def wider(preset: Preset, feature_size: int) -> Preset:
         preset.feature_channels,
         preset.has_identity_encoder,
         joint,
-        preset.expression_channels,
+        expression_channels or preset.expression_channels,
     )
     for weight in branch.weights:
         (old,) = (w for w in preset.core.weights if w.path == weight.path)

@@ -155,6 +155,14 @@ def _with_identity(parameters, embedding, layout: ParameterLayout):
 def _expression_head(fine, channels: int, layout: ParameterLayout):
     """Feature map (B, H, W, C) to a correction of the whitened parameters (B, P), initially 0; only
     the expression is ever corrected."""
+    options = {"kernel_initializer": "zeros", "dtype": "float32", "name": f"{FINE}linear"}
+    change = keras.layers.Dense(layout.expression.stop - layout.expression.start, **options)
+    seen = expression_features(fine, channels)
+    return ops.pad(change(seen), ((0, 0), (layout.expression.start, 0)))
+
+
+def expression_features(fine, channels: int):
+    """Feature map (B, H, W, C) to what an expression head's last layer gets (B, channels)."""
     layers = keras.layers
     for i, stride in enumerate((2, 1)):
         fine = layers.SeparableConv2D(
@@ -162,10 +170,7 @@ def _expression_head(fine, channels: int, layout: ParameterLayout):
         )(fine)
         fine = layers.BatchNormalization(momentum=0.9, name=f"{FINE}conv{i}_norm")(fine)
         fine = layers.ReLU(name=f"{FINE}conv{i}_act")(fine)
-    seen = _global_depthwise_convolution(fine, channels, FINE)
-    options = {"kernel_initializer": "zeros", "dtype": "float32", "name": f"{FINE}linear"}
-    change = layers.Dense(layout.expression.stop - layout.expression.start, **options)(seen)
-    return ops.pad(change, ((0, 0), (layout.expression.start, 0)))
+    return _global_depthwise_convolution(fine, channels, FINE)
 
 
 def build_regressor(branch: keras.Model, space: ParameterSpace) -> keras.Model:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from keras_scnn.protocols.evaluation import OPTION_HOMES
+from keras_scnn.protocols.gaze import evaluate_gaze
 from keras_scnn.protocols.given_points import evaluate_given_points
 from keras_scnn.protocols.listed_pairs import evaluate_listed_pairs
 from keras_scnn.protocols.openings import evaluate_openings
@@ -42,17 +43,22 @@ def _points(predictor: PhotoPredictor, args: argparse.Namespace) -> Yardstick:
     return evaluate_given_points(predictor, args.data, *given, args.resamples, args.seed)
 
 
+def _gaze(predictor: PhotoPredictor, args: argparse.Namespace) -> Yardstick:
+    return evaluate_gaze(predictor, args.data, args.last, args.resamples, args.seed)
+
+
 CHOICES: dict[str, Callable[[PhotoPredictor, argparse.Namespace], Yardstick]] = {
     "pairs": _pairs,
     "shape_truth": _shapes,
     "openings": _openings,
     "points": _points,
+    "gaze": _gaze,
 }
 """The protocol of each option."""
 OPTION_OWNERS = {
     "groups": ("pairs",),
     "fit_truth": ("shape_truth",),
-    "last": ("shape_truth", "points"),
+    "last": ("shape_truth", "points", "gaze"),
 }
 """The options that select each of these: without one of them it has no effect."""
 OWN_OPTIONS = (*CHOICES, *OPTION_OWNERS)

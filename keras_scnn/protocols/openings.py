@@ -16,6 +16,7 @@ from keras_scnn.evaluation import with_intervals
 from keras_scnn.evaluation.bootstrap import RESAMPLES, weighted_mean
 from keras_scnn.evaluation.openings import openings
 from keras_scnn.evaluation.report import Row
+from keras_scnn.evaluation.scalars import scalar_agreement
 from keras_scnn.geometry.landmarks68 import EYES
 from keras_scnn.photos.cropping import box_from_landmarks
 from keras_scnn.photos.files import is_photo
@@ -188,27 +189,11 @@ def _eyes(hand: dict, predicted: dict, weights: np.ndarray) -> dict[str, float]:
 
 def _agreement(hand: np.ndarray, predicted: np.ndarray, weights: np.ndarray) -> dict[str, float]:
     """Means, mean absolute error, slope of predicted on manual openings, correlation."""
-    mean_hand, mean_predicted = weighted_mean(hand, weights), weighted_mean(predicted, weights)
-    x, y = hand - mean_hand, predicted - mean_predicted
-    xx, xy, yy = (weighted_mean(product, weights) for product in (x * x, x * y, y * y))
     return {
-        "hand": mean_hand,
-        "predicted": mean_predicted,
-        "error": weighted_mean(np.abs(predicted - hand), weights),
-        "constant_error": _constant_error(hand, weights),
-        "slope": xy / xx if xx > 0 else float("nan"),
-        "correlation": xy / np.sqrt(xx * yy) if xx * yy > 0 else float("nan"),
+        "hand": weighted_mean(hand, weights),
+        "predicted": weighted_mean(predicted, weights),
+        **scalar_agreement(hand, predicted, weights),
     }
-
-
-def _constant_error(hand: np.ndarray, weights: np.ndarray) -> float:
-    """Mean absolute error of the best constant prediction, the median."""
-    if not weights.any():
-        return float("nan")
-    order = np.argsort(hand)
-    total = np.cumsum(weights[order])
-    median = hand[order][np.searchsorted(total, total[-1] / 2)]
-    return weighted_mean(np.abs(hand - median), weights)
 
 
 def _detected(hand, predicted, weights: np.ndarray, names: tuple[str, ...], limit: float) -> dict:

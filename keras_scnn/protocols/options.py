@@ -24,6 +24,8 @@ def add_yardstick_options(parser: argparse.ArgumentParser) -> None:
     add("--openings", type=Path, metavar="CSV", help=openings)
     points = "hand-made points of half a face: .npz with name (n,), landmarks68 (n, 68, 2)"
     add("--points", type=Path, metavar="NPZ", help=points)
+    gaze = "where the eyes look, against the irises in the photos of a people folder"
+    add("--gaze", action="store_true", help=gaze)
     add("--last", type=int, metavar="N", help="only the last N people, in sorted order")
 
 

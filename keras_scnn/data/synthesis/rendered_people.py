@@ -41,17 +41,19 @@ from keras_scnn.geometry.shading import render
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import FaceParameters
 from keras_scnn.photos.cropping import box_from_landmarks
+from keras_scnn.reconstruction.gaze import look_names, look_weights
 from keras_scnn.settings import check_types, check_workers
 from keras_scnn.storage.one_thread import one_thread_each
 from keras_scnn.storage.remote import local_path
 from keras_scnn.storage.shards import fingerprint
 
 SUPERSAMPLE = 2  # photos are rendered at twice the size, for smooth edges
-RENDERING = 3  # increase it with every change of the rendering, to invalidate caches
+RENDERING = 4  # increase it with every change of the rendering, to invalidate caches
 PEOPLE_PER_SHARD = 100
 TONGUE, JAW, LEAST_JAW = "tongueOut", "jawOpen", 0.35  # the tongue needs an open mouth
 ACTIVE_UNITS = 5  # mean number of nonzero expression weights
 BLINKING, LEAST_BLINK = 0.5, 0.3  # share of portraits with both eyes closing; least such weight
+GAZE_DEGREES = (6.0, 12.0)  # standard deviations of the pitch and yaw of portraits' eyes
 LIMITS = {"people": (1, math.inf), "photos": (1, math.inf), "size": (8, math.inf)}
 LIMITS |= {"seed": (0, math.inf), "first_person": (0, math.inf), "yaw_degrees": (0, 90)}
 LIMITS |= {"pitch_degrees": (0, 60), "roll_degrees": (0, 60), "jitter": (0, 0.5), "spread": (0, 2)}
@@ -232,6 +234,7 @@ def render_person(
     look = painter.portrait(rng) if config.portraits else painter.paint(rng)
     expressions = np.stack([_expression(model, rng) for _ in range(config.photos)])
     if config.portraits:
+        _turn_eyes(expressions, model, rng)
         _close_eyes(expressions, model.arkit_names, rng)
     shapes = model.vertices(identity, expressions)
     landmarks = shapes[:, model.landmark_indices] + model.landmark_offsets
@@ -270,6 +273,16 @@ def _expression(model, rng) -> np.ndarray:
     if TONGUE in names and JAW in names and weights[names.index(TONGUE)] > 0:
         weights[names.index(JAW)] = max(weights[names.index(JAW)], LEAST_JAW)
     return model.clip_expression(weights).astype(np.float32)
+
+
+def _turn_eyes(expressions: np.ndarray, model: MorphableModel, rng) -> None:
+    """Let both eyes look the same way, in place: independent weights turn each on its own."""
+    if model.regions is None or not {*look_names()} <= set(model.arkit_names):
+        return
+    looks = look_weights(model)
+    gaze = rng.normal(0, GAZE_DEGREES, (len(expressions), 2))
+    chosen = looks.any(axis=0)
+    expressions[:, chosen] = model.clip_expression(gaze @ looks)[:, chosen]
 
 
 def _close_eyes(expressions: np.ndarray, names: tuple[str, ...], rng) -> None:

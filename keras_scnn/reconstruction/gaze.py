@@ -1,0 +1,132 @@
+"""Gaze: where the eyes turn in the head, as expression weights and from the irises in a photo.
+
+All angles are pitch and yaw of an eye in the head, in degrees and in the convention of
+``geometry.rotations``: a positive yaw turns the eyes to the subject's right, as it turns the head.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from keras_scnn.geometry.camera import decompose
+from keras_scnn.geometry.mesh import sphere_center
+from keras_scnn.geometry.rotations import euler_from_rotation
+from keras_scnn.meshes.parts import EYES
+from keras_scnn.morphable_model import MorphableModel
+from keras_scnn.parameters import FaceParameters
+
+SIDES = ("Right", "Left")  # the subject's, as everywhere here
+PITCH, YAW = 0, 1
+UNITS = {"eyeLookUp": PITCH, "eyeLookDown": PITCH, "eyeLookIn": YAW, "eyeLookOut": YAW}
+FRONT = 0.8  # cosine: only this part of an eyeball shows, and expressions hardly move the rest
+RADIUS_MM = 11.0  # from an eye's center to the center of its iris
+# Measured on renderings with known gaze (tests/test_gaze.py): the irises found move half as far
+# from the middle of the eye's corners as the model's do, and a head that turns by 1 degree turns
+# the measured gaze back by 0.28 degrees.
+GAIN, TURNED_BACK = 2.0, 0.28
+MAX_YAW, LEAST_OPENING = 35.0, 0.12  # of faces, and of their eyes, whose gaze can be measured
+
+
+def look_names() -> list[str]:
+    """Names of ARKit's eight units that turn the eyes, the right eye's first."""
+    return [f"{unit}{side}" for side in SIDES for unit in UNITS]
+
+
+def look_degrees(model: MorphableModel) -> np.ndarray:
+    """(L, 2, 2) pitch and yaw by which each expression at weight 1 turns the right and left eye.
+
+    Raises:
+        ValueError: the face model has no eyeballs.
+    """
+    turns = []
+    for ball in _eyeballs(model):
+        offsets = model.mean[ball] - sphere_center(model.mean[ball])
+        front = offsets[:, 2] > FRONT * np.linalg.norm(offsets, axis=1)
+        offsets = offsets[front]
+        moved = offsets + np.moveaxis(model.expression_basis[ball[front]], -1, 0)
+        matrices = [Rotation.align_vectors(each, offsets)[0].as_matrix() for each in moved]
+        turns.append(np.degrees(euler_from_rotation(np.stack(matrices)))[:, :2])
+    return np.stack(turns, axis=1)
+
+
+def gaze_degrees(model: MorphableModel, expression: np.ndarray) -> np.ndarray:
+    """(..., 2, 2) pitch and yaw of the right and left eye for expression weights (..., L).
+
+    Raises:
+        ValueError: as ``look_degrees``.
+    """
+    return np.tensordot(np.asarray(expression, np.float64), look_degrees(model), axes=1)
+
+
+def look_weights(model: MorphableModel) -> np.ndarray:
+    """(2, L) expression weights that turn both eyes by one degree of pitch, and of yaw.
+
+    They are linear: half of them are negative, which the face model's bounds clip to 0, so that
+    ``clip_expression`` leaves the units that turn the eyes to the wanted side.
+
+    Raises:
+        ValueError: the face model has no eyeballs, or lacks one of ARKit's eight eyeLook units.
+    """
+    degrees, weights = look_degrees(model), np.zeros((2, model.n_expression))
+    for n, name in enumerate(look_names()):
+        if name not in model.arkit_names:
+            raise ValueError(f"face model '{model.name}' has no '{name}'")
+        eye, axis = n // len(UNITS), [*UNITS.values()][n % len(UNITS)]
+        i = model.arkit_names.index(name)
+        weights[axis, i] = 1 / degrees[i, eye, axis]
+    return weights
+
+
+def measured_gaze(
+    model: MorphableModel, parameters: FaceParameters, iris: np.ndarray, corners: np.ndarray
+) -> np.ndarray:
+    """Pitch and yaw of eyes whose irises were found in photos.
+
+    An eye's center is where the face model has it relative to the corners of the eye. The mean of
+    both eyes is more accurate than each: errors of the corners turn the eyes apart.
+
+    Args:
+        model: with eyeballs.
+        parameters: of n faces, pose image_from_model.
+        iris: (n, 2, 2) px, image frame: centers of the right and the left iris.
+        corners: (n, 2, 2, 2) px: outer and inner corner of each eye (``photos.iris``).
+
+    Returns:
+        (n, 2, 2) float64: pitch and yaw of the right and the left eye.
+
+    Raises:
+        ValueError: the face model has no eyeballs.
+    """
+    rotation, scale, _ = decompose(parameters.pose)
+    shift = np.float64(iris) - np.mean(corners, axis=2)
+    shift = GAIN * shift / scale[:, None, None] * [1, -1]  # mm, y up
+    centers = _centers_from_corners(model, parameters.identity)
+    seen = shift - np.einsum("nij,nej->nei", rotation[:, :2], centers)
+    depth = np.sqrt(np.maximum(RADIUS_MM**2 - (seen**2).sum(axis=-1), 1.0))
+    ahead = np.einsum("nij,nei->nej", rotation, np.concatenate([seen, depth[..., None]], axis=-1))
+    x, y, z = np.moveaxis(ahead / np.linalg.norm(ahead, axis=-1, keepdims=True), -1, 0)
+    yaw = np.arcsin(-x) + TURNED_BACK * euler_from_rotation(rotation)[:, 1:2]
+    return np.degrees(np.stack([np.arctan2(y, z), yaw], axis=-1))
+
+
+def _centers_from_corners(model: MorphableModel, identity: np.ndarray) -> np.ndarray:
+    """(n, 2, 3) mm, model frame: centers of the eyeballs from the middles of the eyes' corners."""
+    shapes = model.vertices(identity)
+    rows = []
+    for ball, corners in zip(_eyeballs(model), ([36, 39], [42, 45]), strict=True):
+        middle = shapes[:, model.landmark_indices[corners]].mean(axis=1)
+        rows.append(np.stack([sphere_center(points) for points in shapes[:, ball]]) - middle)
+    return np.stack(rows, axis=1)
+
+
+def _eyeballs(model: MorphableModel) -> list[np.ndarray]:
+    """Vertices of the right and the left eyeball."""
+    balls = [
+        np.flatnonzero(model.regions == EYES[f"eye_{side.lower()}"])
+        for side in SIDES
+        if model.regions is not None
+    ]
+    if not all(map(len, balls)) or not balls:
+        raise ValueError(f"face model '{model.name}' has no eyeballs")
+    return balls

@@ -1,0 +1,107 @@
+import json
+
+import cv2
+import keras
+import numpy as np
+import pytest
+from skimage import data
+
+from keras_scnn.models import load_preset
+from keras_scnn.models.inference import keras_network
+from keras_scnn.models.presets import SETTINGS
+from keras_scnn.reconstruction.gaze import look_weights
+
+CHANNELS = 8
+YAW = 1
+
+
+def labels_of(tool, n: int, gaze):
+    rng = np.random.default_rng(0)
+    crops = rng.integers(0, 255, (n, 120, 120, 3)).astype(np.uint8)
+    gaze = np.float32(np.broadcast_to(gaze, (n, 2)))
+    return tool.Labels(crops, gaze, np.zeros((n, 3), np.float32), np.zeros(n, bool))
+
+
+def test_mirrored_variants_have_mirrored_gaze(tool):
+    batches = tool.Batches(labels_of(tool, 80, [5.0, 12.0]), steps=2, seed=0)
+    images, gaze = batches[1]
+    assert images.shape == (tool.BATCH, 120, 120, 3) and len(batches) == 2
+    np.testing.assert_allclose(gaze[:, 0], 0.5)
+    assert set(gaze[:, YAW].round(3).tolist()) == {np.float32(-1.2), np.float32(1.2)}
+    np.testing.assert_array_equal(images, batches[1][0])  # the same seed, the same batch
+
+
+def test_held_out_photos_are_not_used(tool):
+    labels = labels_of(tool, 140, [0.0, 0.0])
+    labels.gaze[:70], labels.is_held_out[:70] = 9.0, True
+    assert not tool.Batches(labels, 1, 0)[0][1].any()
+
+
+@pytest.mark.integration
+def test_the_head_becomes_the_look_units_and_all_else_stays(tool):
+    preset = load_preset("mobile")
+    crops = np.random.default_rng(1).integers(0, 255, (4, 120, 120, 3)).astype(np.uint8)
+    before = preset.space.parameters(keras_network(preset)(crops)["parameters"])
+    keras.utils.set_random_seed(2)
+    network, head = tool.gaze_network(preset, CHANNELS)
+    tool.train(network, labels_of(tool, 70, [3.0, -6.0]), steps=2, seed=0)
+    gaze = tool.UNIT * network.predict(np.float32(crops), verbose=0)
+    wider = tool.fold(preset, head, CHANNELS)
+    assert wider.expression_channels == preset.expression_channels + CHANNELS
+    after = wider.space.parameters(keras_network(wider)(crops)["parameters"])
+    looks = look_weights(preset.face_model)
+    is_look = looks.any(axis=0)
+    assert is_look.sum() == 8
+    np.testing.assert_allclose(after.expression[:, is_look], (gaze @ looks)[:, is_look], atol=2e-3)
+    np.testing.assert_allclose(
+        after.expression[:, ~is_look], before.expression[:, ~is_look], atol=2e-4
+    )
+    np.testing.assert_allclose(after.identity, before.identity, atol=1e-4)
+    np.testing.assert_allclose(after.pose, before.pose, atol=1e-3)
+
+
+@pytest.mark.integration
+def test_the_command_learns_from_folders_of_photos(tool, tmp_path, monkeypatch, capsys):
+    photo = data.astronaut()[:300, 60:360]
+    for i in range(70):  # a batch of different photos
+        path = tmp_path / "people" / f"p{i // 14}" / f"{i % 14}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), np.roll(photo, i % 14, axis=0)[..., ::-1])
+    (tmp_path / "people" / "p4" / "bad.jpg").write_text("no photo")
+    monkeypatch.setattr(tool, "BATCH", 16)
+    arguments = f"learn_gaze mobile {tmp_path / 'out'} --data {tmp_path / 'people'} --held-out 1"
+    arguments += f" --labels {tmp_path / 'labels.npz'} --channels 4 --steps 2"
+    monkeypatch.setattr("sys.argv", arguments.split())
+    tool.main()
+    note = json.loads((tmp_path / "out" / SETTINGS).read_text())["metadata"]["gaze"]
+    assert (note["photos"], note["held_out"]["photos"]) == (56, 14)
+    assert "bad.jpg" in capsys.readouterr().err
+    assert load_preset(tmp_path / "out").expression_channels == 68
+    made = (tmp_path / "labels.npz").stat().st_mtime_ns
+    tool.main()  # the labels are used again
+    assert (tmp_path / "labels.npz").stat().st_mtime_ns == made
+
+
+def test_the_gaze_of_renderings_is_theirs(tool):
+    labels = tool.rendered_labels(10, seed=0)
+    assert 40 < len(labels.crops) < 100  # photos with closed eyes are left out
+    assert 0 < labels.is_held_out.sum() < 15
+    assert 3 < labels.gaze[:, 0].std() < 8 < labels.gaze[:, YAW].std() < 16
+    assert np.abs(labels.head[:, 1]).max() <= tool.MAX_YAW + 1e-3
+    again = tool.rendered_labels(10, seed=0)
+    np.testing.assert_array_equal(again.crops, labels.crops)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("open --data a,b --held-out 1", "--held-out has 1 numbers; --data has 2 folders"),
+        ("aflw-mobilenet-0.5 --data a", "preset 'aflw-mobilenet-0.5' has no expression head"),
+    ],
+)
+def test_options_that_do_not_fit_are_named(tool, monkeypatch, capsys, options, message):
+    preset, *others = options.split()
+    monkeypatch.setattr("sys.argv", ["learn_gaze", preset, "out", *others])
+    with pytest.raises(SystemExit):
+        tool.main()
+    assert message in capsys.readouterr().err

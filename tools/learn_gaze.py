@@ -1,0 +1,321 @@
+"""Teach a preset where the eyes look, from the irises that MediaPipe's network finds in photos.
+
+    python tools/learn_gaze.py PRESET OUT --data FOLDERS [--held-out NUMBERS] [--leave-out CSV]
+        [--labels FILE.npz] [--channels 32] [--steps 3000] [--seed 0]
+    python tools/learn_gaze.py PRESET OUT --renderings PEOPLE [--labels FILE.npz] ...
+
+The gaze of a photo is the mean of both eyes' directions in the head (``reconstruction.gaze``). The
+expression head gets additional channels that predict it, together with the pooled features; they
+become the eight ``eyeLook...`` weights, which turn both eyes alike. All other parameters stay the
+same, except for rounding. FOLDERS are folders of photos, joined by commas; of each, the last
+NUMBERS people (sub-folders; photos, if it has none) are used only to measure, and the photos listed
+in CSV (column 'photo', see ``keras_scnn.protocols.openings``) not at all. FILE contains the crops
+and their gaze; it is made by the first call, which takes five minutes for 14,000 photos, and used
+by later ones. The training takes ten minutes on two cores.
+
+With ``--renderings``, the labels are those of rendered people, ten portraits of each, whose gaze is
+known; the last tenth of the people are used only to measure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+from tqdm import tqdm
+
+from keras_scnn.data.augment import UPRIGHT, augment
+from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, render_person
+from keras_scnn.face_models import load_face_model
+from keras_scnn.geometry.camera import angle_in_image, euler_from_camera
+from keras_scnn.io import read_image
+from keras_scnn.models import Preset, load_preset
+from keras_scnn.models.encoders import feature_map
+from keras_scnn.models.heads import FINE, expression_features
+from keras_scnn.parameters import FaceParameters, ParameterLayout
+from keras_scnn.photos.cropping import crop_upright
+from keras_scnn.photos.files import find_photos
+from keras_scnn.photos.iris import IrisFinder
+from keras_scnn.protocols.openings import read_shut_photos
+from keras_scnn.reconstruction.gaze import (
+    LEAST_OPENING,
+    MAX_YAW,
+    PITCH,
+    SIDES,
+    YAW,
+    gaze_degrees,
+    look_weights,
+    measured_gaze,
+)
+from keras_scnn.reconstruction.reconstructor import Reconstructor
+from keras_scnn.settings import folders_of
+from keras_scnn.storage import read_npz, write_npz
+from map_identity import save_refined
+from solve_identity import whole, wider
+
+FORMAT, VERSION = "keras_scnn.gaze_labels", 1
+UNIT = 10.0  # degrees; the network predicts multiples of it
+MOST = 35.0  # degrees, to which labels are clipped
+MOST_BLINK = 0.5  # of renderings: lids that leave the irises visible
+BATCH, LEARNING_RATE, POOLED_DECAY = 64, 2e-3, 3e-4
+MIRRORED = np.where(np.arange(2) == YAW, -1, 1)  # the gaze of a mirror image
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """Crops of n photos, and where the eyes look in them.
+
+    Attributes:
+        crops: (n, S, S, 3) uint8 RGB, upright, as in the second pass of reconstruction.
+        gaze: (n, 2) float32 degrees, mean of both eyes.
+        head: (n, 3) float32 degrees, pose of the head.
+        is_held_out: (n,) bool.
+    """
+
+    crops: np.ndarray
+    gaze: np.ndarray
+    head: np.ndarray
+    is_held_out: np.ndarray
+
+
+def rendered_labels(people: int, seed: int) -> Labels:
+    """Portraits in which the eyes are not closed, and their gaze."""
+    config = SyntheticConfig(
+        people=people, photos=10, seed=seed, yaw_degrees=MAX_YAW, roll_degrees=3.0, spread=0.6,
+        portraits=True,
+    )  # fmt: skip
+    parts = [render_person(config, person) for person in tqdm(range(people), "rendering")]
+    crops, vectors, _ = (np.concatenate(column) for column in zip(*parts, strict=True))
+    model = load_face_model(config.face_model)
+    faces = FaceParameters.from_vector(
+        vectors, ParameterLayout(model.n_identity, model.n_expression)
+    )
+    lids = [model.arkit_names.index(f"eyeBlink{side}") for side in SIDES]
+    shows = faces.expression[:, lids].max(axis=1) < MOST_BLINK
+    gaze = gaze_degrees(model, faces.expression).mean(axis=1)
+    head = np.degrees(euler_from_camera(faces.pose))
+    person = np.repeat(np.arange(people), config.photos)
+    columns = crops, np.float32(gaze), np.float32(head), person >= people - people // 10
+    return Labels(*(column[shows] for column in columns))
+
+
+def make_labels(args: argparse.Namespace) -> Labels:
+    """Reconstruct the photos and measure the gaze in those that show both eyes."""
+    rows: list[tuple] = []
+    reconstructor, find_irises = Reconstructor.from_preset(args.preset), IrisFinder()
+    listed = read_shut_photos(args.leave_out) if args.leave_out else set()
+    folders = folders_of(args.data)
+    for folder, last in zip(folders, args.held_out, strict=True):
+        names = [
+            n for n in find_photos(folder).photos if Path(n).with_suffix("").name not in listed
+        ]
+        groups = [Path(n).parent.as_posix() if "/" in n else n for n in names]
+        kept = sorted(set(groups))[: len(set(groups)) - last]
+        for name, group in tqdm(zip(names, groups, strict=True), folder, len(names)):
+            row = _measure(Path(folder) / name, reconstructor, find_irises)
+            rows += [(*row, group not in kept)] if row else []
+    crops, gaze, head, is_held_out = (np.stack(column) for column in zip(*rows, strict=True))
+    return Labels(crops, np.float32(gaze), np.float32(head), is_held_out)
+
+
+def _measure(path: Path, reconstructor: Reconstructor, find_irises: IrisFinder) -> tuple | None:
+    """Crop, gaze and pose of the largest face; None if it does not show both eyes."""
+    try:
+        image = read_image(path)
+        face = reconstructor.largest(image)
+    except (OSError, ValueError) as error:
+        tqdm.write(f"left out: {path}: {error}", file=sys.stderr)
+        return None
+    if abs(face.euler_degrees[1]) >= MAX_YAW:
+        return None
+    eyes = find_irises(image, face.landmarks)
+    if eyes.opening.min() < LEAST_OPENING:
+        return None
+    one = FaceParameters(*(part[None] for part in vars(face.parameters).values()))
+    gaze = measured_gaze(face.model, one, eyes.iris[None], eyes.corners[None])[0].mean(axis=0)
+    angle = float(angle_in_image(face.parameters.pose))
+    size = reconstructor.preset.input_size
+    crop = crop_upright(image, face.landmarks, angle, size).image
+    return crop, np.clip(gaze, -MOST, MOST), face.euler_degrees
+
+
+def read_or_make(args: argparse.Namespace) -> Labels:
+    """The labels in the file ``args.labels``, which is written if it does not exist."""
+    if args.labels and args.labels.is_file():
+        arrays = read_npz(args.labels, FORMAT, VERSION)
+        return Labels(*(arrays[name] for name in ("crops", "gaze", "head", "is_held_out")))
+    made = rendered_labels(args.renderings, args.seed) if args.renderings else make_labels(args)
+    if args.labels:
+        write_npz(args.labels, FORMAT, VERSION, **vars(made))
+    return made
+
+
+class Batches(keras.utils.PyDataset):
+    """Random variants of crops, with their gaze in units of ``UNIT``."""
+
+    def __init__(self, labels: Labels, steps: int, seed: int):
+        super().__init__()
+        self.labels, self.steps, self.seed = labels, steps, seed
+        self.chosen = np.flatnonzero(~labels.is_held_out)
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        rng = np.random.default_rng([self.seed, step])
+        chosen = rng.choice(self.chosen, BATCH, replace=False)
+        images, none = [], np.zeros((0, 2))
+        gaze = self.labels.gaze[chosen] / UNIT
+        for k, i in enumerate(chosen):
+            image, matrix = augment(rng, self.labels.crops[i], none, UPRIGHT)
+            images.append(image)
+            if np.linalg.det(matrix[:, :2]) < 0:
+                gaze[k] *= MIRRORED
+        return np.float32(images), gaze
+
+
+def gaze_network(preset: Preset, channels: int) -> tuple[keras.Model, keras.Model]:
+    """A network from crops to gaze (n, 2), and its head, from (feature map, pooled features).
+
+    The depthwise kernel of the head's first layer is the preset's, since both share it later.
+    """
+    core = preset.core
+    fine, pooled = feature_map(core, 4), core.get_layer("parameters").input
+    if preset.has_identity_encoder:  # its features do not show gaze
+        pooled = core.get_layer("both_encoders").input[0]
+    trunk = keras.Model(core.inputs, [fine, pooled])
+    trunk.trainable = False
+    inputs = [keras.Input(each.shape[1:]) for each in (fine, pooled)]
+    decay = keras.regularizers.L2(POOLED_DECAY)
+    normalized = keras.layers.BatchNormalization(center=False, scale=False, name="pooled_norm")
+    head = keras.Model(
+        inputs,
+        keras.layers.Add()([
+            keras.layers.Dense(2, name=f"{FINE}linear")(expression_features(inputs[0], channels)),
+            keras.layers.Dense(2, kernel_regularizer=decay, name="pooled")(normalized(inputs[1])),
+        ]),
+    )  # fmt: skip
+    first = head.get_layer(f"{FINE}conv0")
+    first.depthwise_kernel.assign(core.get_layer(f"{FINE}conv0").depthwise_kernel)
+    first.depthwise_kernel.trainable = False
+    image = keras.Input(core.input_shape[1:])
+    return keras.Model(image, head(trunk(image, training=False))), head
+
+
+def train(network: keras.Model, labels: Labels, steps: int, seed: int) -> None:
+    """Minimize the Huber loss with a cosine schedule."""
+    decay = keras.optimizers.schedules.CosineDecay(
+        0.0, steps, warmup_target=LEARNING_RATE, warmup_steps=min(100, steps // 10)
+    )
+    network.compile(keras.optimizers.AdamW(decay, weight_decay=1e-4), keras.losses.Huber())
+    network.fit(Batches(labels, steps, seed), epochs=1, shuffle=False)
+
+
+def fold(preset: Preset, head: keras.Model, channels: int) -> Preset:
+    """The preset with the head's channels added to its expression head."""
+    old = preset.expression_channels
+    preset = wider(preset, expression_channels=old + channels)
+    ours = {weight.path: weight for weight in preset.core.weights}
+    for weight in head.weights:
+        if weight.path not in ours or weight.path.startswith(f"{FINE}linear"):
+            continue
+        target, value = np.asarray(ours[weight.path]).copy(), np.asarray(weight)
+        ends = zip(target.shape, value.shape, strict=True)
+        target[tuple(slice(n - m, None) for n, m in ends)] = value
+        ours[weight.path].assign(target)
+    _fold_linear(preset, head, old)
+    return preset
+
+
+def _fold_linear(preset: Preset, head: keras.Model, old: int) -> None:
+    """Set the eyeLook columns of the last layers, whose units the whitening scales."""
+    looks, own = look_weights(preset.face_model), preset.layout.expression
+    units = np.flatnonzero(looks.any(axis=0))
+    columns = own.start + units
+    mean, scale = (part[columns] for part in vars(preset.space.whitening).values())
+    to_units = UNIT * looks[:, units] / scale
+    fine, fine_bias = head.get_layer(f"{FINE}linear").get_weights()
+    pooled, bias = head.get_layer("pooled").get_weights()
+    norm = head.get_layer("pooled_norm")
+    center, variance = (np.asarray(w) for w in (norm.moving_mean, norm.moving_variance))
+    pooled = pooled / np.sqrt(variance + norm.epsilon)[:, None]
+    inputs = preset.core.get_layer("parameters").kernel.shape[0]
+    kernel = np.zeros((inputs, 2))
+    kernel[: len(pooled)] = pooled
+    _set_columns(preset, "parameters", columns, kernel @ to_units,
+                 (bias - center @ pooled) @ to_units - mean / scale)  # fmt: skip
+    kernel = np.concatenate([np.zeros((old, 2)), fine])
+    _set_columns(preset, f"{FINE}linear", units, kernel @ to_units, fine_bias @ to_units)
+
+
+def _set_columns(preset: Preset, layer: str, columns: np.ndarray, kernel, bias) -> None:
+    weights = preset.core.get_layer(layer).get_weights()
+    weights[0][:, columns], weights[1][columns] = kernel, bias
+    preset.core.get_layer(layer).set_weights(weights)
+
+
+def agreement(labels: Labels, predicted: np.ndarray) -> dict[str, float]:
+    """Correlations of predicted gaze (m, 2) with that of the held-out photos, and of the best
+    linear function of the head's pose, for comparison."""
+    out = labels.is_held_out
+    pose = np.c_[labels.head, np.ones(len(out))]
+    best = np.linalg.lstsq(pose[~out], labels.gaze[~out], rcond=None)[0]
+    by_pose = pose[out] @ best
+    return {
+        f"{name} {what}": round(float(np.corrcoef(each[:, axis], labels.gaze[out, axis])[0, 1]), 3)
+        for name, axis in (("pitch", PITCH), ("yaw", YAW))
+        for what, each in (("predicted", predicted), ("by pose", by_pose))
+    }
+
+
+def numbers(text: str) -> list[int]:
+    """Parse whole numbers, 0 or more, joined by commas."""
+    return [whole(part) for part in text.split(",")]
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The command's parser."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("preset")
+    parser.add_argument("out", type=Path)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--data", default="", help="folders of photos")
+    source.add_argument("--renderings", type=whole, default=0, help="number of rendered people")
+    parser.add_argument("--held-out", type=numbers, help="last people of each, only to measure")
+    parser.add_argument("--leave-out", type=Path, help="CSV file of photos that are not used")
+    parser.add_argument("--labels", type=Path, help="file of the crops and their gaze")
+    parser.add_argument("--channels", type=whole, default=32)
+    parser.add_argument("--steps", type=whole, default=3000)
+    parser.add_argument("--seed", type=whole, default=0)
+    return parser
+
+
+def main() -> None:
+    """Run the command."""
+    parser = arguments()
+    args = parser.parse_args()
+    count = len(folders_of(args.data)) if args.data else 0
+    args.held_out = args.held_out or [0] * count
+    if len(args.held_out) != count:
+        parser.error(f"--held-out has {len(args.held_out)} numbers; --data has {count} folders")
+    preset = load_preset(args.preset)
+    if not preset.expression_channels:
+        parser.error(f"preset '{args.preset}' has no expression head")
+    keras.utils.set_random_seed(args.seed)
+    labels = read_or_make(args)
+    network, head = gaze_network(preset, args.channels)
+    train(network, labels, args.steps, args.seed)
+    note = {"photos": int((~labels.is_held_out).sum()), "steps": args.steps, "seed": args.seed}
+    if labels.is_held_out.any():
+        crops = labels.crops[labels.is_held_out]
+        predicted = network.predict(np.float32(crops), batch_size=BATCH, verbose=0)
+        note["held_out"] = {"photos": len(crops), **agreement(labels, predicted)}
+    save_refined(args.out, fold(preset, head, args.channels), args.preset, "gaze", note)
+
+
+if __name__ == "__main__":
+    main()
