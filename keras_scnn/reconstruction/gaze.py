@@ -7,11 +7,10 @@ All angles are pitch and yaw of an eye in the head, in degrees and in the conven
 from __future__ import annotations
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from keras_scnn.geometry.camera import decompose
 from keras_scnn.geometry.mesh import sphere_center
-from keras_scnn.geometry.rotations import euler_from_rotation
+from keras_scnn.geometry.rotations import euler_from_rotation, nearest_rotation
 from keras_scnn.meshes.parts import EYES
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import FaceParameters
@@ -33,30 +32,35 @@ def look_names() -> list[str]:
     return [f"{unit}{side}" for side in SIDES for unit in UNITS]
 
 
-def look_degrees(model: MorphableModel) -> np.ndarray:
-    """(L, 2, 2) pitch and yaw by which each expression at weight 1 turns the right and left eye.
+def has_eyes(model: MorphableModel) -> bool:
+    """Whether a face model has both eyeballs."""
+    return model.regions is not None and {*EYES.values()} <= {*model.regions.tolist()}
+
+
+def eye_rotations(model: MorphableModel, expression: np.ndarray) -> np.ndarray:
+    """(..., 2, 3, 3) rotations of the right and left eye by expression weights (..., L).
+
+    They are the rotations nearest to the motion of the eyeballs' visible part.
 
     Raises:
         ValueError: the face model has no eyeballs.
     """
-    turns = []
+    weights, turns = np.asarray(expression, np.float64), []
     for ball in _eyeballs(model):
-        offsets = model.mean[ball] - sphere_center(model.mean[ball])
-        front = offsets[:, 2] > FRONT * np.linalg.norm(offsets, axis=1)
-        offsets = offsets[front]
-        moved = offsets + np.moveaxis(model.expression_basis[ball[front]], -1, 0)
-        matrices = [Rotation.align_vectors(each, offsets)[0].as_matrix() for each in moved]
-        turns.append(np.degrees(euler_from_rotation(np.stack(matrices)))[:, :2])
-    return np.stack(turns, axis=1)
+        rest = model.mean[ball] - sphere_center(model.mean[ball])
+        front = rest[:, 2] > FRONT * np.linalg.norm(rest, axis=1)
+        moved = np.tensordot(weights, model.expression_basis[ball[front]], axes=(-1, 2))
+        turns.append(nearest_rotation(np.swapaxes(moved + rest[front], -1, -2) @ rest[front]))
+    return np.stack(turns, axis=-3)
 
 
 def gaze_degrees(model: MorphableModel, expression: np.ndarray) -> np.ndarray:
     """(..., 2, 2) pitch and yaw of the right and left eye for expression weights (..., L).
 
     Raises:
-        ValueError: as ``look_degrees``.
+        ValueError: as ``eye_rotations``.
     """
-    return np.tensordot(np.asarray(expression, np.float64), look_degrees(model), axes=1)
+    return np.degrees(euler_from_rotation(eye_rotations(model, expression))[..., :2])
 
 
 def look_weights(model: MorphableModel) -> np.ndarray:
@@ -68,7 +72,8 @@ def look_weights(model: MorphableModel) -> np.ndarray:
     Raises:
         ValueError: the face model has no eyeballs, or lacks one of ARKit's eight eyeLook units.
     """
-    degrees, weights = look_degrees(model), np.zeros((2, model.n_expression))
+    weights = np.zeros((2, model.n_expression))
+    degrees = gaze_degrees(model, np.eye(model.n_expression))
     for n, name in enumerate(look_names()):
         if name not in model.arkit_names:
             raise ValueError(f"face model '{model.name}' has no '{name}'")
@@ -122,11 +127,6 @@ def _centers_from_corners(model: MorphableModel, identity: np.ndarray) -> np.nda
 
 def _eyeballs(model: MorphableModel) -> list[np.ndarray]:
     """Vertices of the right and the left eyeball."""
-    balls = [
-        np.flatnonzero(model.regions == EYES[f"eye_{side.lower()}"])
-        for side in SIDES
-        if model.regions is not None
-    ]
-    if not all(map(len, balls)) or not balls:
+    if not has_eyes(model):
         raise ValueError(f"face model '{model.name}' has no eyeballs")
-    return balls
+    return [np.flatnonzero(model.regions == EYES[f"eye_{side.lower()}"]) for side in SIDES]

@@ -16,9 +16,8 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from keras_scnn.geometry.camera import decompose
-from keras_scnn.geometry.rotations import nearest_rotation
-from keras_scnn.meshes.parts import EYES
 from keras_scnn.morphable_model import MorphableModel
+from keras_scnn.reconstruction.gaze import eye_rotations, has_eyes
 from keras_scnn.storage import atomic_path
 
 SHAPES = (
@@ -118,18 +117,9 @@ def head_angles(pose: np.ndarray) -> np.ndarray:
 def eye_angles(model: MorphableModel, expression: np.ndarray) -> np.ndarray:
     """(n, 6) yaw, pitch and roll, radians, of the subject's left and right eyeball.
 
-    They are the rotations nearest to the eyeballs' motion by the expressions (n, L); 0 if the face
-    model has no eyes.
+    They are those of ``eye_rotations`` for the expressions (n, L); 0 if the face model has no eyes.
     """
-    angles = []
-    for region in EYES.values():
-        ball = np.flatnonzero(model.regions == region)  # empty if the model has no regions
-        if not len(ball):
-            angles.append(np.zeros((len(expression), 3)))
-            continue
-        rest = model.mean[ball] - model.mean[ball].mean(axis=0)
-        moved = np.tensordot(expression, model.expression_basis[ball], axes=(1, 2)) + rest
-        moved = moved - moved.mean(axis=1, keepdims=True)
-        turn = nearest_rotation(np.swapaxes(moved, 1, 2) @ rest)
-        angles.append(Rotation.from_matrix(turn).as_euler("YXZ"))
-    return np.concatenate(angles, axis=1)
+    if not has_eyes(model):
+        return np.zeros((len(expression), 6))
+    left_and_right = eye_rotations(model, expression)[:, ::-1].reshape(-1, 3, 3)
+    return Rotation.from_matrix(left_and_right).as_euler("YXZ").reshape(-1, 6)

@@ -41,7 +41,7 @@ from keras_scnn.geometry.shading import render
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import FaceParameters
 from keras_scnn.photos.cropping import box_from_landmarks
-from keras_scnn.reconstruction.gaze import look_names, look_weights
+from keras_scnn.reconstruction.gaze import has_eyes, look_names, look_weights
 from keras_scnn.settings import check_types, check_workers
 from keras_scnn.storage.one_thread import one_thread_each
 from keras_scnn.storage.remote import local_path
@@ -277,7 +277,7 @@ def _expression(model, rng) -> np.ndarray:
 
 def _turn_eyes(expressions: np.ndarray, model: MorphableModel, rng) -> None:
     """Let both eyes look the same way, in place: independent weights turn each on its own."""
-    if model.regions is None or not {*look_names()} <= set(model.arkit_names):
+    if not has_eyes(model) or not {*look_names()} <= set(model.arkit_names):
         return
     looks = look_weights(model)
     gaze = rng.normal(0, GAZE_DEGREES, (len(expressions), 2))
