@@ -137,6 +137,8 @@ def _measure(path: Path, reconstructor: Reconstructor, find_irises: IrisFinder) 
         return None
     one = FaceParameters(*(part[None] for part in vars(face.parameters).values()))
     gaze = measured_gaze(face.model, one, eyes.iris[None], eyes.corners[None])[0].mean(axis=0)
+    if not np.isfinite(gaze).all():
+        return None
     angle = float(angle_in_image(face.parameters.pose))
     size = reconstructor.preset.input_size
     crop = crop_upright(image, face.landmarks, angle, size).image

@@ -83,7 +83,7 @@ def evaluate_gaze(
 def _measure(
     faces: PhotoPredictions, paths: Sequence[Path], find_irises: IrisFinder
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows (m,) of the faces whose gaze can be measured, and both eyes' gaze (m, 2, 2)."""
+    """Rows (m,) of the faces whose gaze can be measured, and both eyes' gaze (m, 2, 2) in them."""
     ahead = np.flatnonzero(np.abs(faces.yaw_degrees) < MAX_YAW)
     landmarks, found = faces.landmarks, {}
     for row in tqdm(ahead, "finding irises", leave=False, delay=1):
@@ -95,7 +95,9 @@ def _measure(
     rows = np.array(list(found))
     parameters = FaceParameters(*(part[rows] for part in vars(faces.parameters).values()))
     iris, corners = (np.stack([getattr(e, n) for e in found.values()]) for n in ("iris", "corners"))
-    return rows, measured_gaze(faces.face_model, parameters, iris, corners)
+    gaze = measured_gaze(faces.face_model, parameters, iris, corners)
+    known = np.isfinite(gaze).all(axis=(1, 2))
+    return rows[known], gaze[known]
 
 
 def _summary(

@@ -24,6 +24,7 @@ RADIUS_MM = 11.0  # from an eye's center to the center of its iris
 # from the middle of the eye's corners as the model's do, and a head that turns by 1 degree turns
 # the measured gaze back by 0.28 degrees.
 GAIN, TURNED_BACK = 2.0, 0.28
+MOST_DEGREES = 60.0  # more than an eye can turn
 MAX_YAW, LEAST_OPENING = 35.0, 0.12  # of faces, and of their eyes, whose gaze can be measured
 
 
@@ -98,7 +99,8 @@ def measured_gaze(
         corners: (n, 2, 2, 2) px: outer and inner corner of each eye (``photos.iris``).
 
     Returns:
-        (n, 2, 2) float64: pitch and yaw of the right and the left eye.
+        (n, 2, 2) float64: pitch and yaw of the right and the left eye; NaN for an iris that is
+        farther from the eye's center than an eye can turn.
 
     Raises:
         ValueError: the face model has no eyeballs.
@@ -108,7 +110,9 @@ def measured_gaze(
     shift = GAIN * shift / scale[:, None, None] * [1, -1]  # mm, y up
     centers = _centers_from_corners(model, parameters.identity)
     seen = shift - np.einsum("nij,nej->nei", rotation[:, :2], centers)
-    depth = np.sqrt(np.maximum(RADIUS_MM**2 - (seen**2).sum(axis=-1), 1.0))
+    aside = np.linalg.norm(seen, axis=-1)
+    aside = np.where(aside < RADIUS_MM * np.sin(np.radians(MOST_DEGREES)), aside, np.nan)
+    depth = np.sqrt(RADIUS_MM**2 - aside**2)
     ahead = np.einsum("nij,nei->nej", rotation, np.concatenate([seen, depth[..., None]], axis=-1))
     x, y, z = np.moveaxis(ahead / np.linalg.norm(ahead, axis=-1, keepdims=True), -1, 0)
     yaw = np.arcsin(-x) + TURNED_BACK * euler_from_rotation(rotation)[:, 1:2]
