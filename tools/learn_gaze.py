@@ -34,7 +34,6 @@ from keras_scnn.face_models import load_face_model
 from keras_scnn.geometry.camera import angle_in_image, euler_from_camera
 from keras_scnn.io import read_image
 from keras_scnn.models import Preset, load_preset
-from keras_scnn.models.encoders import feature_map
 from keras_scnn.models.heads import FINE, expression_features
 from keras_scnn.parameters import FaceParameters, ParameterLayout
 from keras_scnn.photos.cropping import crop_upright
@@ -186,7 +185,7 @@ def gaze_network(preset: Preset, channels: int) -> tuple[keras.Model, keras.Mode
     The depthwise kernel of the head's first layer is the preset's, since both share it later.
     """
     core = preset.core
-    fine, pooled = feature_map(core, 4), core.get_layer("parameters").input
+    fine, pooled = (core.get_layer(name).input for name in (f"{FINE}conv0", "parameters"))
     if preset.has_identity_encoder:  # its features do not show gaze
         pooled = core.get_layer("both_encoders").input[0]
     trunk = keras.Model(core.inputs, [fine, pooled])
