@@ -4,9 +4,10 @@
 
 `identity` and `open-identity` have the pose and the expressions of their bases, `mobile` and
 `open`, and take over what changed there: the expression head and the expression coefficients of the
-last layer. Their identity layer has these coefficients among its inputs. So that shapes stay as
-they are, the part that depended on a changed coefficient becomes a linear function of the new
-parameters that predicts the old coefficient, fitted to the crops in FILE (of ``learn_gaze.py``).
+last layer. Their identity layer has these coefficients among its inputs, and so have the landmarks
+that align the recognizers' chips. So that shapes and features stay as they are, what depended on a
+changed coefficient becomes a linear function of the new parameters that predicts the old
+coefficient, fitted to crops in FILE (of ``learn_gaze.py``).
 
 Run it before BASE replaces the base in the package, since PRESET is loaded with the old one. OUT
 has all weights; when BASE is in the package, leave out those of the base:
@@ -30,6 +31,7 @@ from keras_scnn.models.heads import FINE, build_branch
 from keras_scnn.storage import read_npz
 from map_identity import BATCH, in_mm
 
+MOST_CROPS = 4000
 SUM = "parameters_sum"  # the layer of all whitened parameters, before the identity layer
 
 
@@ -70,6 +72,11 @@ def with_base(preset: Preset, base: Preset) -> Preset:
     return dataclasses.replace(preset, branch=branch)
 
 
+def changed_columns(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """Indices of the whitened parameters that differ between (m, P) and (m, P)."""
+    return np.flatnonzero(np.abs(new - old).max(axis=0) > 1e-2)
+
+
 def keep_shapes(preset: Preset, old: np.ndarray, new: np.ndarray) -> dict[str, float]:
     """Change the identity layer so that shapes depend on new parameters as they did on old ones.
 
@@ -80,20 +87,49 @@ def keep_shapes(preset: Preset, old: np.ndarray, new: np.ndarray) -> dict[str, f
     Returns:
         the RMS distance, in mm, between shapes before and after; and what it would be unchanged.
     """
-    layer = preset.core.get_layer(f"{PREFIX}shape")
+    layer, changed = preset.core.get_layer(f"{PREFIX}shape"), changed_columns(old, new)
     kernel, bias = (np.float64(part) for part in layer.get_weights())
-    changed = np.flatnonzero(np.abs(new - old).max(axis=0) > 1e-2)
-    rows = np.c_[new, np.ones(len(new))]
-    fit = np.linalg.lstsq(rows, old[:, changed], rcond=1e-6)[0]
+    fit, constant = linear_fit(new, old[:, changed])
     used, to_mm = kernel[changed].copy(), in_mm(preset)
     kernel[changed] = 0
-    kernel[: new.shape[1]] += fit[:-1] @ used
-    layer.set_weights([kernel, bias + fit[-1] @ used])
-    misses = {"kept": rows @ fit - old[:, changed], "unchanged": (new - old)[:, changed]}
-    return {
-        name: round(float(np.sqrt((np.square(miss @ used @ to_mm)).sum(axis=1).mean())), 4)
-        for name, miss in misses.items()
-    }
+    kernel[: new.shape[1]] += fit @ used
+    layer.set_weights([kernel, bias + constant @ used])
+    misses = {"kept": new @ fit + constant - old[:, changed], "unchanged": (new - old)[:, changed]}
+    return {name: _root_mean_square(miss @ used @ to_mm) for name, miss in misses.items()}
+
+
+def keep_chips(preset: Preset, old: np.ndarray, new: np.ndarray) -> dict[str, float]:
+    """Change the recognizers' landmarks as ``keep_shapes`` the shapes; RMS distances in mm."""
+    moved = {}
+    before, after = (preset.space.parameters(part) for part in (old, new))
+    changed = changed_columns(old, new) - preset.layout.identity.start
+    coefficients = np.c_[after.identity, after.expression]
+    wanted = np.c_[before.identity, before.expression][:, changed]
+    fit, constant = linear_fit(coefficients, wanted)
+    for name in preset.recognizers.split("+"):
+        points = preset.core.get_layer(f"{PREFIX}{name}_points")
+        basis, mean = np.float64(points.point_basis), np.float64(points.point_mean)
+        used = basis[changed].copy()
+        basis[changed] = 0
+        points.point_basis.assign(basis + fit @ used)
+        points.point_mean.assign(mean + constant @ used)
+        misses = coefficients @ fit + constant - wanted, coefficients[:, changed] - wanted
+        rows = [(miss @ used).reshape(-1, 3) for miss in misses]
+        moved |= {f"{name} kept": _root_mean_square(rows[0])}
+        moved |= {f"{name} unchanged": _root_mean_square(rows[1])}
+    return moved
+
+
+def linear_fit(inputs: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Kernel (D, C) and constant (C,) of the linear regression of (m, C) targets on (m, D)."""
+    rows = np.c_[np.float64(inputs), np.ones(len(inputs))]
+    fit = np.linalg.lstsq(rows, np.float64(targets), rcond=1e-6)[0]
+    return fit[:-1], fit[-1]
+
+
+def _root_mean_square(rows: np.ndarray) -> float:
+    """Of the lengths of (m, D) rows, rounded."""
+    return round(float(np.sqrt(np.square(rows).sum(axis=1).mean())), 4)
 
 
 def main() -> None:
@@ -108,9 +144,14 @@ def main() -> None:
     if not preset.recognizers:
         parser.error(f"preset '{args.preset}' has no recognizers; its base is a part of itself")
     crops = read_npz(args.labels, "keras_scnn.gaze_labels", 1)["crops"]
+    crops = np.random.default_rng(0).permutation(crops)[:MOST_CROPS]
     followed = with_base(preset, base)
-    parts = (first_parameters(each, crops) for each in (preset, followed))
-    note = {"gaze": base.metadata.get("gaze"), "shapes_moved_mm": keep_shapes(followed, *parts)}
+    old, new = (first_parameters(each, crops) for each in (preset, followed))
+    note = {
+        "gaze": base.metadata.get("gaze"),
+        "shapes_moved_mm": keep_shapes(followed, old, new),
+        "chips_moved_mm": keep_chips(followed, old, new),
+    }
     metadata = preset.metadata | {"followed_base": note}
     save_preset(args.out, dataclasses.replace(followed, metadata=metadata))
     print(json.dumps(note))

@@ -31,9 +31,10 @@ def test_expressions_follow_the_base_and_shapes_stay(tool, crops):
     kernel[preset.layout.expression] = rng.normal(0, 0.05, (52, kernel.shape[1]))
     shape.set_weights([kernel, bias])
     followed = tool.with_base(preset, base)
-    parts = (tool.first_parameters(each, crops) for each in (preset, followed))
-    moved = tool.keep_shapes(followed, *parts)
+    parts = [tool.first_parameters(each, crops) for each in (preset, followed)]
+    moved, chips = tool.keep_shapes(followed, *parts), tool.keep_chips(followed, *parts)
     assert moved["kept"] < 0.01 < moved["unchanged"]  # a constant change can be undone
+    assert chips["dlib kept"] < 0.01 < chips["dlib unchanged"]
     old, new, plain = (
         each.space.parameters(keras_network(each)(crops[:4])["parameters"])
         for each in (preset, followed, base)
@@ -41,6 +42,8 @@ def test_expressions_follow_the_base_and_shapes_stay(tool, crops):
     shapes = [shape_coordinates(preset.face_model, each.identity) for each in (old, new)]
     assert np.linalg.norm(shapes[0] - shapes[1], axis=1).max() < 0.02  # mm
     flipped = base.space.parameters(keras_network(base)(crops[:4, :, ::-1])["parameters"])
+    embedded = [keras_network(each)(crops[:4])["features"] for each in (preset, followed)]
+    assert (embedded[0] * embedded[1]).sum(axis=1).min() > 0.9999
     jaw = preset.face_model.expression_names.index("jawOpen")
     mean = (plain.expression[:, jaw] + flipped.expression[:, jaw]) / 2
     np.testing.assert_allclose(new.expression[:, jaw], mean, atol=2e-3)
