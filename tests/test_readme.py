@@ -154,6 +154,7 @@ ON_CARDS = {
     "spread of shapes, predicted": "spread, predicted",
     "opening of shut eyes": "opening of shut eyes",
     "opening of open eyes": "opening of open eyes",
+    "horizontal gaze, correlation": "gaze: correlation with the irises'",
 }
 
 

@@ -126,13 +126,11 @@ def _measure(path: Path, reconstructor: Reconstructor, find_irises: IrisFinder) 
     try:
         image = read_image(path)
         face = reconstructor.largest(image)
+        eyes = find_irises(image, face.landmarks)
     except (OSError, ValueError) as error:
         tqdm.write(f"left out: {path}: {error}", file=sys.stderr)
         return None
-    if abs(face.euler_degrees[1]) >= MAX_YAW:
-        return None
-    eyes = find_irises(image, face.landmarks)
-    if eyes.opening.min() < LEAST_OPENING:
+    if abs(face.euler_degrees[1]) >= MAX_YAW or eyes.opening.min() < LEAST_OPENING:
         return None
     one = FaceParameters(*(part[None] for part in vars(face.parameters).values()))
     gaze = measured_gaze(face.model, one, eyes.iris[None], eyes.corners[None])[0].mean(axis=0)

@@ -27,6 +27,7 @@ from keras_scnn.reconstruction.gaze import (
     MAX_YAW,
     PITCH,
     YAW,
+    check_eyes,
     gaze_degrees,
     measured_gaze,
 )
@@ -59,12 +60,13 @@ def evaluate_gaze(
         ValueError: the folder has fewer than two people, ``last`` is out of range, fewer than
             ``LEAST_PHOTOS`` photos can be measured, or the face model has no eyeballs.
     """
+    check_eyes(predictor.preset.face_model)
     photos, find_irises = people_photos(folder), IrisFinder()
     numbers = last_people(sorted(set(photos.person.tolist())), last)
     chosen = np.flatnonzero(np.isin(photos.person, numbers))
     paths = [photos.paths[i] for i in chosen]
     faces = predictor(paths)
-    rows, measured = _measure(faces, paths, find_irises)
+    rows, measured, failed = _measure(faces, paths, find_irises)
     if len(rows) < LEAST_PHOTOS:
         raise ValueError(
             f"{folder}: gaze can be measured in {counted(len(rows), 'photo')}; at least "
@@ -77,27 +79,34 @@ def evaluate_gaze(
     people = photos.person[chosen][faces.kept[rows]]
     values, intervals = with_intervals(summary, people, resamples, seed)
     notes = (*_notes(len(rows), len(paths), len(set(people.tolist()))), *bootstrap_note(resamples))
-    return Yardstick(values, ROWS, intervals, notes, faces.left_out, photos.passed_over)
+    left_out = (*faces.left_out, *failed)
+    return Yardstick(values, ROWS, intervals, notes, left_out, photos.passed_over)
 
 
 def _measure(
     faces: PhotoPredictions, paths: Sequence[Path], find_irises: IrisFinder
-) -> tuple[np.ndarray, np.ndarray]:
-    """Rows (m,) of the faces whose gaze can be measured, and both eyes' gaze (m, 2, 2) in them."""
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Rows (m,) of the faces whose gaze can be measured, both eyes' gaze (m, 2, 2) in them, and the
+    reasons of photos that failed."""
     ahead = np.flatnonzero(np.abs(faces.yaw_degrees) < MAX_YAW)
-    landmarks, found = faces.landmarks, {}
+    landmarks, found, failed = faces.landmarks, {}, []
     for row in tqdm(ahead, "finding irises", leave=False, delay=1):
-        eyes = find_irises(read_image(paths[faces.kept[row]]), landmarks[row])
+        path = paths[faces.kept[row]]
+        try:
+            eyes = find_irises(read_image(path), landmarks[row])
+        except (OSError, ValueError) as error:
+            failed.append(f"{path}: {str(error).removeprefix(f'{path}: ')}")
+            continue
         if eyes.opening.min() >= LEAST_OPENING:
             found[row] = eyes
     if not found:
-        return np.array([], int), np.zeros((0, 2, 2))
+        return np.array([], int), np.zeros((0, 2, 2)), failed
     rows = np.array(list(found))
     parameters = FaceParameters(*(part[rows] for part in vars(faces.parameters).values()))
     iris, corners = (np.stack([getattr(e, n) for e in found.values()]) for n in ("iris", "corners"))
     gaze = measured_gaze(faces.face_model, parameters, iris, corners)
     known = np.isfinite(gaze).all(axis=(1, 2))
-    return rows[known], gaze[known]
+    return rows[known], gaze[known], failed
 
 
 def _summary(

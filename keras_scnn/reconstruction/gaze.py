@@ -38,6 +38,12 @@ def has_eyes(model: MorphableModel) -> bool:
     return model.regions is not None and {*EYES.values()} <= {*model.regions.tolist()}
 
 
+def check_eyes(model: MorphableModel) -> None:
+    """Raise a ValueError if a face model has no eyeballs."""
+    if not has_eyes(model):
+        raise ValueError(f"face model '{model.name}' has no eyeballs, which a gaze needs")
+
+
 def eye_rotations(model: MorphableModel, expression: np.ndarray) -> np.ndarray:
     """(..., 2, 3, 3) rotations of the right and left eye by expression weights (..., L).
 
@@ -131,6 +137,5 @@ def _centers_from_corners(model: MorphableModel, identity: np.ndarray) -> np.nda
 
 def _eyeballs(model: MorphableModel) -> list[np.ndarray]:
     """Vertices of the right and the left eyeball."""
-    if not has_eyes(model):
-        raise ValueError(f"face model '{model.name}' has no eyeballs")
+    check_eyes(model)
     return [np.flatnonzero(model.regions == EYES[f"eye_{side.lower()}"]) for side in SIDES]

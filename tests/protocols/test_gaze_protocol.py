@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import cv2
 import numpy as np
 import pytest
@@ -30,22 +32,27 @@ def folder(tmp_path):
 def measure(open_face, monkeypatch):
     """From predicted and true gaze, yaw of the heads and openings to the values of the protocol."""
 
-    def run(folder, predicted, true, yaw=None, opening=None, last=None, resamples=0):
+    def run(folder, predicted, true, yaw=None, opening=None, last=None, resamples=0, broken=()):
         yaw = np.linspace(-20, 20, N) if yaw is None else yaw
         angles = np.radians(np.stack([np.zeros(N), yaw, np.zeros(N)], axis=1))
         pose = compose(rotation_from_euler(angles), 1.0, np.zeros((N, 3)))
         expression = open_face.clip_expression(predicted @ look_weights(open_face))
         faces = FaceParameters(pose, np.zeros((N, open_face.n_identity)), expression)
 
-        def predictor(paths):
-            chosen = [PHOTOS * int(p.parent.name[1:]) + int(p.stem) for p in paths]
-            kept = np.arange(len(paths))
-            own = FaceParameters(*(part[chosen] for part in vars(faces).values()))
-            return PhotoPredictions(open_face, kept, own, None, len(paths))
+        class Predictor:
+            preset = SimpleNamespace(face_model=open_face)
+
+            def __call__(self, paths):
+                chosen = [PHOTOS * int(p.parent.name[1:]) + int(p.stem) for p in paths]
+                kept = np.arange(len(paths))
+                own = FaceParameters(*(part[chosen] for part in vars(faces).values()))
+                return PhotoPredictions(open_face, kept, own, None, len(paths))
 
         class Finder:
             def __call__(self, image, landmarks):
                 place = np.full((2, 2), float(image[0, 0, 0]))
+                if place[0, 0] in broken:
+                    raise ValueError("the crop is empty")
                 opened = 0.3 if opening is None else opening[int(place[0, 0])]
                 return EyePoints(place, np.zeros((2, 2, 2)), np.full(2, opened))
 
@@ -54,7 +61,7 @@ def measure(open_face, monkeypatch):
 
         monkeypatch.setattr(protocol, "IrisFinder", Finder)
         monkeypatch.setattr(protocol, "measured_gaze", measured)
-        return evaluate_gaze(predictor, folder, last, resamples)
+        return evaluate_gaze(Predictor(), folder, last, resamples)
 
     return run
 
@@ -105,6 +112,18 @@ def test_only_the_last_people_are_measured(folder, measure, gaze):
     wrong[: 2 * PHOTOS] *= -1
     result = measure(folder, gaze, wrong, last=PEOPLE - 2)
     assert result.values["horizontal"]["correlation"] == pytest.approx(1, abs=2e-3)
+
+
+def test_a_photo_that_fails_is_listed_and_the_others_are_measured(folder, measure, gaze):
+    result = measure(folder, gaze, gaze, broken=(6,))
+    assert result.left_out == (f"{folder / 'p1' / '2.png'}: the crop is empty",)
+    assert f"{N - 1} photos of" in result.notes[0]
+
+
+def test_a_face_model_without_eyes_is_refused_before_photos_are_read(tmp_path, tiny_face_model):
+    predictor = SimpleNamespace(preset=SimpleNamespace(face_model=tiny_face_model))
+    with pytest.raises(ValueError, match="has no eyeballs, which a gaze needs"):
+        evaluate_gaze(predictor, tmp_path / "none")
 
 
 def test_too_few_photos_are_refused(folder, measure, gaze):
