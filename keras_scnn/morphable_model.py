@@ -34,7 +34,7 @@ _SHAPES = dict(
 _INDEX_FIELDS = ("triangles", "landmark_indices", "mediapipe_indices", "mirror")
 _DTYPES = {**dict.fromkeys(_INDEX_FIELDS, np.int32), "regions": np.uint8}
 _MOST_REGION = 4
-_UV_ROUNDING = 1e-3
+_UV_ROUNDING = 1e-3  # files round coordinates, so those at an edge may lie a little outside
 _GEOMETRY = (
     "mean", "identity_basis", "expression_basis", "triangles", "landmark_indices",
     "expression_bounds",
@@ -142,7 +142,7 @@ class MorphableModel:
             )
 
     def _check_uv(self) -> None:
-        """Refuse texels of a picture, or several tiles, which a texture would lack."""
+        """Refuse coordinates outside of 0 to 1, such as texels: a texture has no such places."""
         if self.uv is None or not self.uv.size:
             return
         low, high = self.uv.min(), self.uv.max()

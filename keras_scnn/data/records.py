@@ -24,6 +24,9 @@ from pathlib import Path
 import numpy as np
 
 from keras_scnn.data.sharded_images import ShardedImages
+from keras_scnn.geometry.camera import project
+from keras_scnn.morphable_model import MorphableModel
+from keras_scnn.parameters import FaceParameters, ParameterLayout
 from keras_scnn.settings import whole
 from keras_scnn.storage import atomic_path, read_npz, write_npz
 from keras_scnn.storage.guard import FileError, reading
@@ -150,10 +153,23 @@ def _check_person_numbers(name: str, numbers: np.ndarray | None) -> None:
         )
 
 
+def known_landmarks(records: FaceRecords, model: MorphableModel) -> np.ndarray:
+    """(n, 68, 3) crop px and depth: the records' landmarks, as ``prepare`` completes them.
+
+    Those without a label (weight 0), which may be NaN, are from the records' parameters.
+    """
+    if records.weight is None or (records.weight > 0).all():
+        return records.landmarks
+    layout = ParameterLayout(model.n_identity, model.n_expression)
+    faces = FaceParameters.from_vector(records.parameters, layout)
+    fitted = project(faces.pose, model.landmarks(faces.identity, faces.expression))
+    return np.where(records.weight[..., None] > 0, records.landmarks, fitted)
+
+
 def model_digests(config: dict) -> set[str]:
     """Digests of the face models in the settings of records; none in those of versions before 0.3.
 
-    The name alone does not tell two face models apart, such as two editions of FLAME.
+    Two face models may have the same name, such as two editions of FLAME.
     """
     of_each = config.get("joined", [config])
     return {str(one["face_model_digest"]) for one in of_each if "face_model_digest" in one}

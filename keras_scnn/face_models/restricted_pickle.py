@@ -166,9 +166,11 @@ class _FromBuffer(StandIn):
 
     def __new__(cls, *args: Any) -> Any:
         data, dtype, shape, order, *rest = args
+        if len(rest) > 1 or (order == "K" and not (rest and isinstance(rest[0], tuple))):
+            raise pickle.UnpicklingError("an array of permuted axes without their order")
         made = _Array()
         value = _filled(shape, dtype, order == "F", data)
-        made.value = value.transpose(*rest) if order == "K" else value
+        made.value = value.transpose(rest[0]) if order == "K" else value
         return made
 
 

@@ -16,7 +16,7 @@ METER = UNITS["m"]  # in a millimeter
 CLIP_CAMERA = "clip_camera"
 FOCAL_SHARE = 1.0  # focal length / longer side of the frame: 53 degrees, as in phones and webcams
 NEAR_M, FAR_M = 0.01, 100.0
-HOLD_SECONDS = 1e-3  # a lost face keeps its pose until at most this long before it reappears
+HOLD_SECONDS = 1e-3  # a lost face keeps its pose until this long before it reappears
 
 
 @dataclass(frozen=True, eq=False)

@@ -156,8 +156,8 @@ def write_face_mesh(
     """
     path = Path(path)
     check_format(path, options.unit)
-    _check_numbers(path, "identity", identity, model.n_identity)
-    _check_numbers(path, "expression", expression, model.n_expression)
+    _check_numbers(path, "identity", identity, (model.n_identity,))
+    _check_numbers(path, "expression", expression, (model.n_expression,))
     is_glb, mesh = path.suffix.lower() == ".glb", FaceSurface.of(model, options)
     shown = None if options.neutral or is_glb else expression
     surface = mesh.surface(model.vertices(identity, shown), look)
@@ -170,10 +170,11 @@ def write_face_mesh(
         temporary.write_bytes(glb_bytes(surface, rig, camera, about))
 
 
-def _check_numbers(path: Path, name: str, values: np.ndarray, count: int) -> None:
-    if np.shape(values) != (count,) or not np.isfinite(values).all():
+def _check_numbers(path: Path, name: str, values: np.ndarray, shape: tuple[int, ...]) -> None:
+    if np.shape(values) != shape or not np.isfinite(values).all():
+        must = " x ".join(map(str, shape))
         raise ValueError(
-            f"{path}: {name} of shape {np.shape(values)}; it must be {count} finite numbers"
+            f"{path}: {name} of shape {np.shape(values)}; it must be {must} finite numbers"
         )
 
 
@@ -196,8 +197,12 @@ def write_face_animation(
         options: parts.
 
     Raises:
-        ValueError: a part that the model does not have.
+        ValueError: a part that the model does not have, or coefficients or weights of another
+            shape or not finite.
     """
+    path, n = Path(path), len(motion.seconds)
+    _check_numbers(path, "identity", identity, (model.n_identity,))
+    _check_numbers(path, "weights", motion.weights, (n, model.n_expression))
     mesh = FaceSurface.of(model, options)
     surface = mesh.surface(model.vertices(identity), look)
     rig = mesh.rig(surface, motion.weights[0])

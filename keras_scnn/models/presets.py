@@ -264,8 +264,9 @@ def load_preset(
             'remote'), which may end in ``#sha256=`` and a digest. preset.json, weights.npz and,
             if present, face_model.npz and network.tflite are fetched into the user's cache, once.
         face_model: that of the training; None: the embedded one, or the folder's face_model.npz.
-        digest: SHA-256 of the output of ``sha256sum`` for these files, as far as present, in this
-            order (of a folder, network.tflite may be left out); None: not checked.
+        digest: SHA-256 of the output of ``sha256sum preset.json weights.npz face_model.npz
+            network.tflite`` for those that are there (of a folder, network.tflite may be left out);
+            None: not checked.
 
     Raises:
         FileNotFoundError: there is no such folder, or a file of it is missing.

@@ -8,7 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from keras_scnn.data.records import FaceRecords, model_digests, photos_of_each
+from keras_scnn.data.records import (
+    FaceRecords,
+    known_landmarks,
+    model_digests,
+    photos_of_each,
+)
 from keras_scnn.evaluation import (
     IdentityEvaluator,
     LandmarkError,
@@ -88,7 +93,9 @@ def evaluate_records(
     true = FaceParameters.from_vector(records.parameters, preset.layout)
     euler = euler_from_camera(true.pose)
     yaw, angles = np.rad2deg(euler[:, 1]), angle_errors(predicted.euler, euler)
-    errors = _errors(preset.face_model, predicted, true, known_landmarks(records, preset))
+    errors = _errors(
+        preset.face_model, predicted, true, known_landmarks(records, preset.face_model)
+    )
     shapes = _shapes(preset.face_model, predicted.parameters.identity, true.identity)
     evaluators, calibration, reliable = _identity(preset, predicted, records)
 
@@ -156,7 +163,7 @@ def baseline(preset: Preset, records: FaceRecords) -> dict[str, float]:
     true = FaceParameters.from_vector(records.parameters, preset.layout)
     euler = euler_from_camera(true.pose)
     yaw, angles = np.rad2deg(euler[:, 1]), angle_errors(constant.euler, euler)
-    annotated = known_landmarks(records, preset)
+    annotated = known_landmarks(records, preset.face_model)
     errors = {
         name: summarize_by_yaw(
             normalized_mean_error(constant.landmarks, annotated, dimensions=d), yaw
@@ -167,18 +174,6 @@ def baseline(preset: Preset, records: FaceRecords) -> dict[str, float]:
     measured = {**errors, "pose": summarize_angles(angles, yaw), "shape": summarize_shapes(shapes)}
     chance = {f"{kind}_verification.accuracy_percent": 50.0 for kind in KINDS}
     return numbers(measured) | chance | {f"{kind}_ratio": 1.0 for kind in KINDS}
-
-
-def known_landmarks(records: FaceRecords, preset: Preset) -> np.ndarray:
-    """(n, 68, 3) crop px and depth: the records' landmarks, as ``prepare`` completes them.
-
-    Those without a label (weight 0), which may be NaN, are from the records' parameters.
-    """
-    if records.weight is None or (records.weight > 0).all():
-        return records.landmarks
-    true = FaceParameters.from_vector(records.parameters, preset.layout)
-    fitted = project(true.pose, preset.face_model.landmarks(true.identity, true.expression))
-    return np.where(records.weight[..., None] > 0, records.landmarks, fitted)
 
 
 def _errors(

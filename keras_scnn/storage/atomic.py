@@ -111,6 +111,7 @@ def staged_folder(home: str | os.PathLike | None = None) -> Iterator[Path]:
         prefix = f"{beginning}{os.getpid()}-"
         aside = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=prefix, dir=home)))
         _lock(stack.enter_context((aside / "new").open("w")), aside / LOCK)
+        stack.enter_context(_named(home, aside))  # an absolute path from Python 3.12 on
         (aside / "content").mkdir()
         yield aside / "content"
 

@@ -72,7 +72,10 @@ class LinearMapOptions:
 
 
 class Near(keras.regularizers.Regularizer):
-    """A penalty for the squared change of a kernel from ``start`` (D, K)."""
+    """A penalty for the squared change of a kernel from ``start`` (D, K).
+
+    A class, since Keras 3.12 refuses plain functions.
+    """
 
     def __init__(self, start: np.ndarray, penalty: float):
         self._start, self._penalty = start, penalty

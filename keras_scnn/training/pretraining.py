@@ -67,9 +67,10 @@ def pretrain(config: TrainConfig, network: keras.Model, mode: Any, seen: np.ndar
 
 
 def mean_landmarks(records: FaceRecords, seen: np.ndarray, size: int) -> np.ndarray:
-    """(68, 3) crop px: the mean of the labels with a weight above 0 at some positions.
+    """(68, 3) crop px: the mean of the labels with a weight above 0 at positions ``seen`` (m,).
 
-    One that no photo has lies in the middle of the crop of ``size`` px.
+    One that no photo has gets (size - 1) / 2 in all coordinates, the middle of a crop of ``size``
+    px.
     """
     points = records.landmarks[seen]
     unknown = np.zeros(points.shape, bool)

@@ -121,6 +121,25 @@ def test_labels_of_another_unit_or_photo_are_left_out(source, labeling, change, 
     assert re.search(message, left_out[name])
 
 
+@pytest.mark.parametrize("placeholder", [0.0, -1000.0])
+def test_a_placeholder_without_label_changes_no_label(source, labeling, placeholder):
+    """The depth's mean included it, so all depths depended on it."""
+    name, load = source.names()[1], source.load
+
+    def records_with(value: float):
+        def changed(name: str) -> LabeledPhoto:
+            photo = load(name)
+            photo.landmarks[5] = value
+            return photo
+
+        source.load = changed
+        return labeling.records(source, [name])[1]
+
+    expected, records = records_with(np.nan), records_with(placeholder)
+    np.testing.assert_allclose(records.parameters, expected.parameters, atol=1e-4)
+    np.testing.assert_allclose(records.landmarks, expected.landmarks, atol=1e-3)
+
+
 @pytest.mark.parametrize("flat", [False, True])
 def test_crops_carry_the_faces_labels(tmp_path, source, labeling, open_face, flat):
     source.flat = flat

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 
-from keras_scnn.face_models.restricted_pickle import ADMITTED, StandIn, load_pickle
+from keras_scnn.face_models.restricted_pickle import ADMITTED, StandIn, _FromBuffer, load_pickle
 
 
 class Call:
@@ -168,6 +168,14 @@ def test_a_forged_array_is_refused(tmp_path, what):
     (tmp_path / "a.pkl").write_bytes(content)
     with pytest.raises(ValueError, match=f"a.pkl: .*{message}"):
         load_pickle(tmp_path / "a.pkl")
+
+
+@pytest.mark.parametrize("rest", [(), (None,), ((1, 0), (0, 1))])
+def test_permuted_axes_without_their_order_are_refused(rest):
+    """All axes were reversed, so a damaged file was read as other data."""
+    data = np.arange(6.0)
+    with pytest.raises(pickle.UnpicklingError, match="permuted axes without their order"):
+        _FromBuffer(data.tobytes(), data.dtype, (2, 3), "K", *rest)
 
 
 def text(value: bytes) -> bytes:

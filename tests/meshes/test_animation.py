@@ -190,3 +190,31 @@ def test_one_moment_is_an_animation_too(open_face_of_module, tmp_path):
     write_face_animation(tmp_path / "a.glb", model, np.zeros(model.n_identity), motion)
     document, _ = read(tmp_path / "a.glb")
     assert document["animations"][0]["name"] == "clip"
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "message"),
+    [
+        ("identity", np.nan, "identity of shape .* finite numbers"),
+        ("weights", np.inf, "weights of shape .* finite numbers"),
+        ("weights", "wide", r"weights of shape \(\d+, \d+\); it must be \d+ x \d+ finite"),
+        ("weights", "narrow", r"weights of shape \(\d+, \d+\); it must be \d+ x \d+ finite"),
+    ],
+)
+def test_numbers_that_do_not_fit_the_face_model_are_refused(
+    moving, tmp_path, part, change, message
+):
+    model, seconds, pose, weights, shots = moving
+    identity, weights = np.zeros(model.n_identity), weights.copy()
+    if change == "wide":
+        weights = np.c_[weights, weights[:, :1]]
+    elif change == "narrow":
+        weights = weights[:, :-1]
+    elif part == "identity":
+        identity[0] = change
+    else:
+        weights[1, 0] = change
+    motion = motion_of(seconds, pose, weights, shots, SIZE)
+    with pytest.raises(ValueError, match=f"a.glb: {message}"):
+        write_face_animation(tmp_path / "a.glb", model, identity, motion)
+    assert not list(tmp_path.iterdir())

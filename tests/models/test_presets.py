@@ -64,8 +64,7 @@ def preset(open_face) -> Preset:
 @pytest.fixture(scope="module")
 def saved(open_face, tmp_path_factory):
     """A preset, and its folder."""
-    preset, folder = make_preset(open_face), tmp_path_factory.mktemp("saved")
-    save_preset(folder, preset)
+    save_preset(folder := tmp_path_factory.mktemp("saved"), preset := make_preset(open_face))
     return preset, folder
 
 
@@ -443,9 +442,9 @@ def test_metadata_that_does_not_fit_json_is_refused_before_anything_is_written(
 
 
 def test_numbers_of_numpy_and_nan_in_metadata_become_those_of_json(tmp_path, preset):
-    metadata = {"steps": np.int64(7), "error": np.float32(0.5), "done": np.bool_(True)}
-    metadata |= {"best": np.nan, "all": (np.float64("inf"), 2), "none": None}
-    save_preset(tmp_path, dataclasses.replace(preset, metadata=metadata))
-    expected = {"steps": 7, "error": 0.5, "done": True, "best": None, "all": [None, 2]}
-    assert load_preset(tmp_path).metadata == expected | {"none": None}
+    odd = dict(steps=np.int64(7), error=np.float32(0.5), done=np.bool_(True), best=np.nan)
+    odd |= dict(all=(np.float64("inf"), 2), none=None)
+    save_preset(tmp_path, dataclasses.replace(preset, metadata=odd))
+    expected = dict(steps=7, error=0.5, done=True, best=None, all=[None, 2], none=None)
+    assert load_preset(tmp_path).metadata == expected
     assert "NaN" not in (tmp_path / SETTINGS).read_text()

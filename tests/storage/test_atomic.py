@@ -3,6 +3,7 @@
 import contextlib
 import os
 import stat
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,22 @@ def test_a_folder_that_cannot_be_written_to_is_named_without_the_temporary_one(
     with pytest.raises(PermissionError) as error, staged_folder(home):
         pass
     assert error.value.filename == str(home)
+
+
+def test_a_failed_write_into_a_relative_folder_is_named_without_the_temporary_one(
+    tmp_path, monkeypatch
+):
+    """From Python 3.12 on, the temporary folder's path is absolute."""
+    made = tempfile.mkdtemp
+
+    def absolute(*args, **options):
+        return os.path.abspath(made(*args, **options))
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "mkdtemp", absolute)
+    with pytest.raises(OSError) as error, staged_folder("results") as aside:
+        raise OSError(28, "No space left on device", str(aside / "x"))
+    assert error.value.filename == "results"
 
 
 @pytest.mark.parametrize("is_folder", [False, True])

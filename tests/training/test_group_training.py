@@ -283,6 +283,7 @@ def test_the_host_augments_training_batches_and_groups_alone_are_validated(
         np.testing.assert_array_equal(row, range(4))
         assert {*photo} <= {*(run.unseen - len(records))}  # of the second folder
         np.testing.assert_array_equal(len(records) + records.identity[photo], labels["shape"])
+    assert upright
     for mask in upright:
         np.testing.assert_array_equal(mask, np.repeat([False, True], len(records)))
 

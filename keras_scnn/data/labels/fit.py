@@ -209,9 +209,10 @@ def _check_place(name: str, points: np.ndarray, image: np.ndarray) -> None:
 
 
 def _in_crop(photo: LabeledPhoto, crop: FaceCrop) -> np.ndarray:
-    """(68, 3) landmarks in crop px; depth in px of the crop's scale, with mean 0."""
+    """(68, 3) landmarks in crop px; depth in px of the crop's scale, mean 0 over the known ones."""
     matrix = crop.crop_from_image
     points = apply_affine(matrix, photo.landmarks[:, :2])
     depth = photo.landmarks[:, 2] * np.sqrt(np.linalg.det(matrix[:, :2]))
-    center = depth[np.isfinite(depth)].mean() if np.isfinite(depth).any() else 0
+    known = np.isfinite(depth) & (photo.weight > 0)
+    center = depth[known].mean() if known.any() else 0
     return np.column_stack([points, depth - center])

@@ -113,7 +113,7 @@ class BlendedFaces(PhotoSource):
 
     def _pair(self, rng: np.random.Generator) -> tuple[int, int]:
         """Indices of a random photo, and of a photo of another person in a similar pose."""
-        person = self._person  # a mirror image is nobody else
+        person = self._person  # a person and the mirror image count as one person
         host = rng.choice(self._chosen)
         others = rng.choice(self._chosen, CANDIDATES)
         others = others[person[others] != person[host]]

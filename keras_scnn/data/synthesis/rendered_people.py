@@ -170,7 +170,9 @@ def render_records(
                 write_shard(folder, number, records, key=key)
             else:
                 progress.update(len(people))
-    finish_records(folder, len(firsts), load_face_model(config.face_model).name, asdict(config))
+    model = load_face_model(config.face_model)
+    settings = asdict(config) | {"face_model_digest": model.digest}
+    finish_records(folder, len(firsts), model.name, settings)
 
 
 def _records(config: SyntheticConfig, people: range, rendered, progress) -> FaceRecords:

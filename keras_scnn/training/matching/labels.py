@@ -14,7 +14,7 @@ from keras_scnn.data.labels.identity_labels import (
     align_means,
     teach_identity,
 )
-from keras_scnn.data.records import photos_of_each
+from keras_scnn.data.records import known_landmarks, photos_of_each
 from keras_scnn.data.sources.blends import MAX_DEGREES
 from keras_scnn.evaluation.pairs import rows_of_people
 from keras_scnn.geometry.camera import euler_from_camera
@@ -86,11 +86,12 @@ class Supply:
         pose = np.float64(records.parameters[:, :POSE_SIZE]).reshape(-1, 3, 4)
         euler = np.rad2deg(euler_from_camera(pose))
         self._frontal = np.abs(euler[:, 1:]).max(axis=1) < MAX_DEGREES
+        landmarks = known_landmarks(records, model)
         weight = np.where(self._in_group, config.group_landmarks, 1.0)[:, None] * records.weight
         self.photos = {
             "frames": jnp.asarray(packed_colors(pack.frames).ravel()),
             "limits": jnp.asarray(pack.limits),
-            "landmarks": jnp.asarray(np.dstack([records.landmarks, weight]), jnp.float32),
+            "landmarks": jnp.asarray(np.dstack([landmarks, weight]), jnp.float32),
             "euler": jnp.asarray(euler, jnp.float32),
             "is_frontal": jnp.asarray(self._frontal),
             "frontal": jnp.asarray(np.flatnonzero(self._frontal & self._seen)),

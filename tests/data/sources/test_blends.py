@@ -97,7 +97,7 @@ def test_blends_depend_only_on_number_and_seed(records, open_face):
 
 
 def test_the_people_that_training_holds_out_take_no_part(records, open_face):
-    """Where there are mirror images, they are random ones. A mirror image is nobody else."""
+    """With mirror images, they are drawn at random; a person and the mirror image count as one."""
     mirror = np.array([1, 0, 3, 2, -1], np.int32)[records.identity]
     mirrored = dataclasses.replace(records, mirror=mirror)
     seen, unseen = split_people(mirrored.identity, 1, mirror)

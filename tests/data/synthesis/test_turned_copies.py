@@ -52,7 +52,7 @@ def turned(model):
 
 
 def test_a_face_model_that_cannot_be_textured_turns_no_face(turned, model):
-    """Such as FLAME; before, there were no copies, and no word about it."""
+    """Such as FLAME. Before, no copies were made, without an error."""
     flat = model.replace(uv=None)
     with pytest.raises(ValueError, match="face model 'open_face' has no uv"):
         Labeling(flat, turned=2)
