@@ -12,10 +12,10 @@ Some measures need more than the photos, and are selected by an option (docs/yar
 
 - --pairs FILE.csv[,FILE.csv ...]: same person or not, by geometry and by feature, on the pairs
   first,second,same,fold of photos in --data, with folds by person;
-- --shape-truth FILE.npz: neutral shape against the fit to all other photos of the person; --data is
-  the people folder, and --fit-truth fits and stores the file if it does not exist;
-- --openings FILE.csv: opening of eyes and mouth on 300-W, for closed and for open eyes;
-- --points FILE.npz: manually annotated points of half a face; --gaze: gaze, of a people folder.
+- --shape-truth FILE.npz: neutral shape against the fit to all other photos of the person, of a
+  people folder; --fit-truth makes the file; --openings FILE.csv: eyes and mouth on 300-W;
+- --points FILE.npz: manually annotated points of one half of the face, as for CFP's profiles;
+- --gaze: where the eyes look, against the irises in the photos of a people folder.
 
 Every number comes with a 95 % bootstrap interval. --calibrate stores the probability that two
 photos show the same person, as a function of distance, in the preset for ``keras-scnn compare``.

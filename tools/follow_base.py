@@ -28,7 +28,7 @@ from keras_scnn.models import Preset, load_preset, save_preset
 from keras_scnn.models.encoders import PREFIX, build_encoder
 from keras_scnn.models.flip_averaging import build_flip_averaged
 from keras_scnn.models.heads import FINE, build_branch
-from keras_scnn.storage import read_npz
+from learn_gaze import read_labels
 from map_identity import BATCH, in_mm
 
 MOST_CROPS = 4000
@@ -44,21 +44,24 @@ def first_parameters(preset: Preset, crops: np.ndarray) -> np.ndarray:
 
 
 def with_base(preset: Preset, base: Preset) -> Preset:
-    """The preset with the encoder, expression head and expression coefficients of another base.
+    """The preset with the expression head and expression coefficients of a base with its encoder.
 
     Raises:
-        ValueError: the two have different face models or whitening.
+        ValueError: the two have different face models, whitening or encoders.
     """
     same = preset.face_model.digest == base.face_model.digest
     mine, theirs = preset.space.whitening, base.space.whitening
     if not same or not np.array_equal([*vars(mine).values()], [*vars(theirs).values()]):
         raise ValueError("the base has another face model, or another whitening")
+    own, others = ({w.path: w for w in each.core.weights} for each in (preset, base))
+    encoder = {w.path for w in build_encoder(preset.encoder, preset.input_size).weights}
+    if any(not np.array_equal(own[path], others[path]) for path in encoder):
+        raise ValueError("the base has another encoder")
     branch = build_branch(
         build_encoder(preset.encoder, preset.input_size), preset.layout, preset.feature_size,
         preset.feature_channels, preset.has_identity_encoder, preset.has_joint_head,
         base.expression_channels, preset.recognizers,
     )  # fmt: skip
-    own = {w.path: w for w in preset.core.weights}
     new = {w.path: w for w in base.core.weights if w.path.startswith(FINE)}
     for weight in branch.weights:
         weight.assign((own | new)[weight.path])
@@ -143,7 +146,7 @@ def main() -> None:
     preset, base = load_preset(args.preset), load_preset(args.base)
     if not preset.recognizers:
         parser.error(f"preset '{args.preset}' has no recognizers; its base is a part of itself")
-    crops = read_npz(args.labels, "keras_scnn.gaze_labels", 1)["crops"]
+    crops = read_labels(args.labels).crops
     crops = np.random.default_rng(0).permutation(crops)[:MOST_CROPS]
     followed = with_base(preset, base)
     old, new = (first_parameters(each, crops) for each in (preset, followed))

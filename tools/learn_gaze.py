@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import keras
@@ -53,6 +53,8 @@ from keras_scnn.reconstruction.gaze import (
 from keras_scnn.reconstruction.reconstructor import Reconstructor
 from keras_scnn.settings import folders_of
 from keras_scnn.storage import read_npz, write_npz
+from keras_scnn.storage.guard import reading
+from keras_scnn.storage.text import counted
 from map_identity import save_refined
 from solve_identity import whole, wider
 
@@ -102,21 +104,44 @@ def rendered_labels(people: int, seed: int) -> Labels:
     return Labels(*(column[shows] for column in columns))
 
 
+def list_photos(args: argparse.Namespace) -> list[tuple[Path, bool]]:
+    """The photos of all folders, and whether each is held out.
+
+    Raises:
+        FileNotFoundError: a folder, or a photo that ``args.leave_out`` lists, is missing.
+        ValueError: as many people are held out as a folder has.
+    """
+    listed = read_shut_photos(args.leave_out) if args.leave_out else set()
+    photos, found = [], set()
+    for folder, last in zip(folders_of(args.data), args.held_out, strict=True):
+        if not Path(folder).is_dir():
+            raise FileNotFoundError(f"{folder}: no such folder; --data are folders of photos")
+        names = find_photos(folder).photos
+        groups = [Path(n).parent.as_posix() if "/" in n else n for n in names]
+        people = sorted(set(groups))
+        if last >= len(people):
+            raise ValueError(f"--held-out is {last}; {folder} has {counted(len(people), 'person')}")
+        held_out = set(people[len(people) - last :])
+        for name, group in zip(names, groups, strict=True):
+            if (stem := Path(name).with_suffix("").as_posix()) in listed:
+                found.add(stem)
+            else:
+                photos.append((Path(folder) / name, group in held_out))
+    if missing := sorted(listed - found):
+        raise FileNotFoundError(f"{args.leave_out}: no folder of --data has a photo '{missing[0]}'")
+    return photos
+
+
 def make_labels(args: argparse.Namespace) -> Labels:
     """Reconstruct the photos and measure the gaze in those that show both eyes."""
     rows: list[tuple] = []
+    photos = list_photos(args)
     reconstructor, find_irises = Reconstructor.from_preset(args.preset), IrisFinder()
-    listed = read_shut_photos(args.leave_out) if args.leave_out else set()
-    folders = folders_of(args.data)
-    for folder, last in zip(folders, args.held_out, strict=True):
-        names = [
-            n for n in find_photos(folder).photos if Path(n).with_suffix("").name not in listed
-        ]
-        groups = [Path(n).parent.as_posix() if "/" in n else n for n in names]
-        kept = sorted(set(groups))[: len(set(groups)) - last]
-        for name, group in tqdm(zip(names, groups, strict=True), folder, len(names)):
-            row = _measure(Path(folder) / name, reconstructor, find_irises)
-            rows += [(*row, group not in kept)] if row else []
+    for path, is_held_out in tqdm(photos, "measuring gaze"):
+        row = _measure(path, reconstructor, find_irises)
+        rows += [(*row, is_held_out)] if row else []
+    if not rows:
+        raise ValueError(f"{args.data}: gaze can be measured in none of {len(photos)} photos")
     crops, gaze, head, is_held_out = (np.stack(column) for column in zip(*rows, strict=True))
     return Labels(crops, np.float32(gaze), np.float32(head), is_held_out)
 
@@ -128,7 +153,8 @@ def _measure(path: Path, reconstructor: Reconstructor, find_irises: IrisFinder) 
         face = reconstructor.largest(image)
         eyes = find_irises(image, face.landmarks)
     except (OSError, ValueError) as error:
-        tqdm.write(f"left out: {path}: {error}", file=sys.stderr)
+        reason = str(error).removeprefix(f"{path}: ")
+        tqdm.write(f"left out: {path}: {reason}", file=sys.stderr)
         return None
     if abs(face.euler_degrees[1]) >= MAX_YAW or eyes.opening.min() < LEAST_OPENING:
         return None
@@ -145,12 +171,18 @@ def _measure(path: Path, reconstructor: Reconstructor, find_irises: IrisFinder) 
 def read_or_make(args: argparse.Namespace) -> Labels:
     """The labels in the file ``args.labels``, which is written if it does not exist."""
     if args.labels and args.labels.is_file():
-        arrays = read_npz(args.labels, FORMAT, VERSION)
-        return Labels(*(arrays[name] for name in ("crops", "gaze", "head", "is_held_out")))
+        return read_labels(args.labels)
     made = rendered_labels(args.renderings, args.seed) if args.renderings else make_labels(args)
     if args.labels:
         write_npz(args.labels, FORMAT, VERSION, **vars(made))
     return made
+
+
+def read_labels(path: Path) -> Labels:
+    """The labels in a file; a ValueError if it is damaged or another file."""
+    arrays = read_npz(path, FORMAT, VERSION)
+    with reading(path, f"a '{FORMAT}' file"):
+        return Labels(*(arrays[field.name] for field in fields(Labels)))
 
 
 class Batches(keras.utils.PyDataset):
@@ -178,7 +210,8 @@ class Batches(keras.utils.PyDataset):
 
 
 def gaze_network(preset: Preset, channels: int) -> tuple[keras.Model, keras.Model]:
-    """A network from crops to gaze (n, 2), and its head, from (feature map, pooled features).
+    """A network from crops to gaze (n, 2), pitch and yaw in multiples of ``UNIT`` degrees, and its
+    head, from (feature map, pooled features).
 
     The depthwise kernel of the head's first layer is the preset's, since both share it later.
     """
@@ -257,9 +290,22 @@ def _set_columns(preset: Preset, layer: str, columns: np.ndarray, kernel, bias) 
     preset.core.get_layer(layer).set_weights(weights)
 
 
+def check_labels(labels: Labels, preset: Preset) -> None:
+    """Raise a ValueError if there are too few photos, or crops of another size."""
+    if labels.crops.shape[1] != preset.input_size:
+        raise ValueError(
+            f"the labels have crops of {labels.crops.shape[1]} px; the preset needs "
+            f"{preset.input_size}"
+        )
+    if (usable := int((~labels.is_held_out).sum())) < BATCH:
+        raise ValueError(
+            f"gaze is known in {counted(usable, 'photo')} for training; {BATCH} are needed"
+        )
+
+
 def agreement(labels: Labels, predicted: np.ndarray) -> dict[str, float]:
-    """Correlations of predicted gaze (m, 2) with that of the held-out photos, and of the best
-    linear function of the head's pose, for comparison."""
+    """Correlations of predicted gaze (m, 2), in any unit, with that of the held-out photos, and of
+    the best linear function of the head's pose, for comparison."""
     out = labels.is_held_out
     pose = np.c_[labels.head, np.ones(len(out))]
     best = np.linalg.lstsq(pose[~out], labels.gaze[~out], rcond=None)[0]
@@ -301,11 +347,19 @@ def main() -> None:
     args.held_out = args.held_out or [0] * count
     if len(args.held_out) != count:
         parser.error(f"--held-out has {len(args.held_out)} numbers; --data has {count} folders")
+    if not args.channels or not args.steps or (args.data and not count):
+        parser.error("--channels and --steps must be 1 or more, and --data must name a folder")
     preset = load_preset(args.preset)
     if not preset.expression_channels:
         parser.error(f"preset '{args.preset}' has no expression head")
+    if preset.recognizers or preset.is_flip_averaged:
+        parser.error(f"preset '{args.preset}' takes gaze over from its base (follow_base.py)")
     keras.utils.set_random_seed(args.seed)
-    labels = read_or_make(args)
+    try:
+        labels = read_or_make(args)
+        check_labels(labels, preset)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
     network, head = gaze_network(preset, args.channels)
     train(network, labels, args.steps, args.seed)
     note = {"photos": int((~labels.is_held_out).sum()), "steps": args.steps, "seed": args.seed}

@@ -24,9 +24,6 @@ from pathlib import Path
 import numpy as np
 
 from keras_scnn.data.sharded_images import ShardedImages
-from keras_scnn.geometry.camera import project
-from keras_scnn.morphable_model import MorphableModel
-from keras_scnn.parameters import FaceParameters, ParameterLayout
 from keras_scnn.settings import whole
 from keras_scnn.storage import atomic_path, read_npz, write_npz
 from keras_scnn.storage.guard import FileError, reading
@@ -151,19 +148,6 @@ def _check_person_numbers(name: str, numbers: np.ndarray | None) -> None:
             f"{name}: people's numbers must be whole and fit into int32; "
             "np.unique(numbers, return_inverse=True)[1] counts people from 0"
         )
-
-
-def known_landmarks(records: FaceRecords, model: MorphableModel) -> np.ndarray:
-    """(n, 68, 3) crop px and depth: the records' landmarks, as ``prepare`` completes them.
-
-    Those without a label (weight 0), which may be NaN, are from the records' parameters.
-    """
-    if records.weight is None or (records.weight > 0).all():
-        return records.landmarks
-    layout = ParameterLayout(model.n_identity, model.n_expression)
-    faces = FaceParameters.from_vector(records.parameters, layout)
-    fitted = project(faces.pose, model.landmarks(faces.identity, faces.expression))
-    return np.where(records.weight[..., None] > 0, records.landmarks, fitted)
 
 
 def model_digests(config: dict) -> set[str]:

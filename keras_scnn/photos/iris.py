@@ -61,7 +61,7 @@ class IrisFinder:
 
         Raises:
             ValueError: the image is not a uint8 color image, the landmarks are not 68, or the
-                corners of an eye are in one place.
+                corners of an eye are not finite, in one place, or far outside of the image.
         """
         points = np.asarray(landmarks, np.float64)
         if points.ndim != 2 or len(points) != 68 or points.shape[1] < 2:
@@ -73,7 +73,7 @@ class IrisFinder:
         return EyePoints(*(np.stack(pair) for pair in zip(right, left, strict=True)))
 
     def _eye(self, image: np.ndarray, outer: np.ndarray, inner: np.ndarray, mirrored: bool):
-        """Iris, corners and opening of one eye; the network knows right eyes only."""
+        """Iris, corners and opening of one eye; left eyes are mirrored, as in its training."""
         dx, dy = outer - inner if mirrored else inner - outer
         side, angle = CROP_SCALE * float(np.hypot(dx, dy)), float(np.arctan2(dy, dx))
         crop = crop_rotated(image, (outer + inner) / 2 + 0.5, side, angle, INPUT_SIZE)

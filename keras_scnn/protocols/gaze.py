@@ -46,8 +46,8 @@ def evaluate_gaze(
 ) -> Yardstick:
     """Gaze, mean of both eyes, against that of the irises which MediaPipe's network finds.
 
-    Both are relative to the predicted head. Photos in which the head is turned by ``MAX_YAW`` or
-    more, or an eye is nearly closed, are not measured.
+    Both are relative to the predicted head. Photos of a head turned by ``MAX_YAW`` or more, with a
+    nearly closed eye, or with an iris found outside of its eye are not measured.
 
     Args:
         predictor: of the preset.
@@ -71,7 +71,7 @@ def evaluate_gaze(
         raise ValueError(
             f"{folder}: gaze can be measured in {counted(len(rows), 'photo')}; at least "
             f"{LEAST_PHOTOS} are needed, with both eyes open and the head turned by less than "
-            f"{MAX_YAW:g} degrees"
+            f"{MAX_YAW:g} degrees" + (f"; the first that failed: {failed[0]}" if failed else "")
         )
     predicted = gaze_degrees(faces.face_model, faces.parameters.expression[rows])
     head = euler_from_camera(faces.parameters.pose[rows])
@@ -121,7 +121,9 @@ def _summary(
     }  # fmt: skip
 
 
-def _direction(measured, predicted, head, weights: np.ndarray) -> dict[str, float]:
+def _direction(
+    measured: np.ndarray, predicted: np.ndarray, head: np.ndarray, weights: np.ndarray
+) -> dict[str, float]:
     """One direction of (m, 2) eyes: of their mean, and how well measurements of two eyes agree."""
     both, own = measured.mean(axis=1), predicted.mean(axis=1)
     truth, rest = (without_linear_part(each, head, weights) for each in (both, own))

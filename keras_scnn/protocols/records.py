@@ -8,12 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from keras_scnn.data.records import (
-    FaceRecords,
-    known_landmarks,
-    model_digests,
-    photos_of_each,
-)
+from keras_scnn.data.known_landmarks import known_landmarks
+from keras_scnn.data.records import FaceRecords, model_digests, photos_of_each
 from keras_scnn.evaluation import (
     IdentityEvaluator,
     LandmarkError,

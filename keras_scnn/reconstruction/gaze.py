@@ -20,10 +20,11 @@ PITCH, YAW = 0, 1
 UNITS = {"eyeLookUp": PITCH, "eyeLookDown": PITCH, "eyeLookIn": YAW, "eyeLookOut": YAW}
 FRONT = 0.8  # cosine: only this part of an eyeball shows, and expressions hardly move the rest
 RADIUS_MM = 11.0  # from an eye's center to the center of its iris
-# Measured on renderings with known gaze (tests/test_gaze.py): the irises found move half as far
-# from the middle of the eye's corners as the model's do, and a head that turns by 1 degree turns
-# the measured gaze back by 0.28 degrees.
+# Measured on renderings with known gaze (tests/reconstruction/test_gaze.py): the irises found move
+# half as far from the middle of the eye's corners as the model's do, and a head that turns by 1
+# degree turns the measured gaze back by 0.28 degrees.
 GAIN, TURNED_BACK = 2.0, 0.28
+LEAST_TURN = 1.0  # degrees, of a unit at weight 1
 MOST_DEGREES = 60.0  # more than an eye can turn
 MAX_YAW, LEAST_OPENING = 35.0, 0.12  # of faces, and of their eyes, whose gaze can be measured
 
@@ -47,7 +48,7 @@ def check_eyes(model: MorphableModel) -> None:
 def eye_rotations(model: MorphableModel, expression: np.ndarray) -> np.ndarray:
     """(..., 2, 3, 3) rotations of the right and left eye by expression weights (..., L).
 
-    They are the rotations nearest to the motion of the eyeballs' visible part.
+    In the model frame; they are the rotations nearest to the motion of the eyeballs' visible part.
 
     Raises:
         ValueError: the face model has no eyeballs.
@@ -77,7 +78,8 @@ def look_weights(model: MorphableModel) -> np.ndarray:
     ``clip_expression`` leaves the units that turn the eyes to the wanted side.
 
     Raises:
-        ValueError: the face model has no eyeballs, or lacks one of ARKit's eight eyeLook units.
+        ValueError: the face model has no eyeballs, or lacks one of ARKit's eight eyeLook units, or
+            one hardly turns its eye.
     """
     weights = np.zeros((2, model.n_expression))
     degrees = gaze_degrees(model, np.eye(model.n_expression))
@@ -86,6 +88,8 @@ def look_weights(model: MorphableModel) -> np.ndarray:
             raise ValueError(f"face model '{model.name}' has no '{name}'")
         eye, axis = n // len(UNITS), [*UNITS.values()][n % len(UNITS)]
         i = model.arkit_names.index(name)
+        if abs(degrees[i, eye, axis]) < LEAST_TURN:
+            raise ValueError(f"face model '{model.name}': '{name}' hardly turns its eye")
         weights[axis, i] = 1 / degrees[i, eye, axis]
     return weights
 

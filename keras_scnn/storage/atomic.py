@@ -77,7 +77,9 @@ def _named(path: Path, temporary: Path) -> Iterator[None]:
         yield
     except OSError as error:
         is_nameless = error.filename is None and type(error) is OSError
-        is_temporary = str(error.filename).startswith(str(temporary))
+        # The paths of ``tempfile`` are absolute from Python 3.12 on.
+        beginnings = str(temporary), os.path.abspath(temporary)
+        is_temporary = str(error.filename).startswith(beginnings)
         if not is_nameless and not is_temporary:
             raise
         if error.errno is None:
@@ -111,7 +113,6 @@ def staged_folder(home: str | os.PathLike | None = None) -> Iterator[Path]:
         prefix = f"{beginning}{os.getpid()}-"
         aside = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=prefix, dir=home)))
         _lock(stack.enter_context((aside / "new").open("w")), aside / LOCK)
-        stack.enter_context(_named(home, aside))  # an absolute path from Python 3.12 on
         (aside / "content").mkdir()
         yield aside / "content"
 

@@ -86,15 +86,22 @@ def test_a_perfect_network_has_correlation_1_and_no_error(folder, measure, gaze)
     assert {row[0] for row in ROWS} == set(result.intervals)
 
 
-def test_gaze_that_only_follows_the_head_has_no_correlation_beyond_pose(folder, measure, gaze):
+def test_gaze_beyond_pose_is_what_the_pose_does_not_predict(folder, measure, gaze):
     yaw = np.linspace(-20, 20, N)
-    true = np.stack([gaze[:, 0], -0.6 * yaw + 0.2 * gaze[:, 1]], axis=1)
-    predicted = np.stack([0 * yaw, -0.6 * yaw], axis=1)
-    values = measure(folder, predicted, true, yaw).values["horizontal"]
-    assert values["correlation"] == pytest.approx(values["by_pose"], abs=0.02) and (
-        values["correlation"] > 0.8
-    )
-    assert abs(values["beyond_pose"]) < 0.5
+    by_pose = np.stack([0 * yaw, -0.6 * yaw], axis=1)
+    rest = 0.4 * gaze * [0, 1]
+    values = measure(folder, by_pose + rest, by_pose + rest, yaw).values["horizontal"]
+    assert values["by_pose"] < 0.95 and values["beyond_pose"] > 0.99
+    values = measure(folder, by_pose - rest, by_pose + rest, yaw).values["horizontal"]
+    assert values["correlation"] > 0.4 and values["beyond_pose"] < -0.99
+
+
+def test_an_iris_outside_of_its_eye_is_not_measured(folder, measure, gaze):
+    true = gaze.copy()
+    true[4] = np.nan
+    result = measure(folder, gaze, true)
+    assert f"{N - 1} photos of" in result.notes[0]
+    assert result.values["horizontal"]["correlation"] == pytest.approx(1, abs=2e-3)
 
 
 def test_closed_eyes_and_turned_heads_are_not_measured(folder, measure, gaze):

@@ -97,6 +97,7 @@ def rendered(model, monkeypatch, yaw: float):
         return np.float32(model.clip_expression(rng.uniform([-10, -20], [8, 20]) @ weights))
 
     monkeypatch.setattr(rendered_people, "_expression", look)
+    monkeypatch.setattr(rendered_people, "_turn_eyes", lambda *_: None)
     monkeypatch.setattr(rendered_people, "_close_eyes", lambda *_: None)
     config = SyntheticConfig(
         people=30, photos=3, size=160, yaw_degrees=yaw, pitch_degrees=5, roll_degrees=3,

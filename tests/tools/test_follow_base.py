@@ -51,6 +51,16 @@ def test_expressions_follow_the_base_and_shapes_stay(tool, crops):
 
 
 @pytest.mark.integration
+def test_a_base_of_another_encoder_is_refused(tool):
+    base = load_preset("open")
+    tool.with_base(load_preset("open-identity"), base)  # as it is
+    changed = next(w for w in base.core.weights if "depthwise" in w.path and FINE not in w.path)
+    changed.assign(changed + 1e-3)
+    with pytest.raises(ValueError, match="the base has another encoder"):
+        tool.with_base(load_preset("open-identity"), base)
+
+
+@pytest.mark.integration
 def test_a_base_of_another_whitening_is_refused(tool):
     with pytest.raises(ValueError, match="another face model, or another whitening"):
         tool.with_base(load_preset("open-identity"), load_preset("mobile"))

@@ -1,4 +1,5 @@
 import json
+from types import SimpleNamespace
 
 import cv2
 import keras
@@ -76,10 +77,29 @@ def test_the_command_learns_from_folders_of_photos(tool, tmp_path, monkeypatch, 
     note = json.loads((tmp_path / "out" / SETTINGS).read_text())["metadata"]["gaze"]
     assert (note["photos"], note["held_out"]["photos"]) == (56, 14)
     assert "bad.jpg" in capsys.readouterr().err
-    assert load_preset(tmp_path / "out").expression_channels == 68
+    before = load_preset("mobile").expression_channels
+    assert load_preset(tmp_path / "out").expression_channels == before + 4
     made = (tmp_path / "labels.npz").stat().st_mtime_ns
     tool.main()  # the labels are used again
     assert (tmp_path / "labels.npz").stat().st_mtime_ns == made
+
+
+def test_only_listed_photos_are_left_out_and_the_last_people_held_out(tool, tmp_path):
+    for name in ("a/1", "a/2", "b/1", "c/1"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.png").touch()
+    (tmp_path / "x.csv").write_text("photo\na/1\n")
+    args = SimpleNamespace(data=str(tmp_path), held_out=[1], leave_out=tmp_path / "x.csv")
+    photos = {str(path.relative_to(tmp_path)): held for path, held in tool.list_photos(args)}
+    assert photos == {"a/2.png": False, "b/1.png": False, "c/1.png": True}
+
+
+def test_too_few_photos_and_other_crops_are_refused(tool):
+    preset = SimpleNamespace(input_size=120)
+    with pytest.raises(ValueError, match="known in 9 photos for training; 64 are needed"):
+        tool.check_labels(labels_of(tool, 9, [0.0, 0.0]), preset)
+    with pytest.raises(ValueError, match="crops of 120 px; the preset needs 96"):
+        tool.check_labels(labels_of(tool, 70, [0.0, 0.0]), SimpleNamespace(input_size=96))
 
 
 def test_the_gaze_of_renderings_is_theirs(tool):
@@ -96,11 +116,24 @@ def test_the_gaze_of_renderings_is_theirs(tool):
     ("options", "message"),
     [
         ("open --data a,b --held-out 1", "--held-out has 1 numbers; --data has 2 folders"),
+        ("open --data a --steps 0", "--channels and --steps must be 1 or more"),
+        ("open --data ,", "--data must name a folder"),
+        ("open-identity --data a", "takes gaze over from its base (follow_base.py)"),
+        ("open --data missing", "missing: no such folder; --data are folders of photos"),
+        ("open --data {people} --held-out 2", "--held-out is 2; {people} has 2 people"),
+        ("open --data {people} --leave-out {csv}", "no folder of --data has a photo 'other'"),
+        ("open --data {people}", "gaze can be measured in none of 3 photos"),
         ("aflw-mobilenet-0.5 --data a", "preset 'aflw-mobilenet-0.5' has no expression head"),
     ],
 )
-def test_options_that_do_not_fit_are_named(tool, monkeypatch, capsys, options, message):
-    preset, *others = options.split()
+def test_options_that_do_not_fit_are_named(tool, monkeypatch, capsys, tmp_path, options, message):
+    for name in ("people/a/1.png", "people/a/2.png", "people/b/1.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(tmp_path / name), np.zeros((80, 80, 3), np.uint8))
+    (tmp_path / "x.csv").write_text("photo\nother\n")
+    places = {"people": tmp_path / "people", "csv": tmp_path / "x.csv"}
+    message = message.format(**places)
+    preset, *others = options.format(**places).split()
     monkeypatch.setattr("sys.argv", ["learn_gaze", preset, "out", *others])
     with pytest.raises(SystemExit):
         tool.main()

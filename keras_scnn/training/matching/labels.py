@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from keras_scnn.data.known_landmarks import known_landmarks
 from keras_scnn.data.labels.identity_labels import (
     Photos,
     align_means,
     teach_identity,
 )
-from keras_scnn.data.records import known_landmarks, photos_of_each
+from keras_scnn.data.records import photos_of_each
 from keras_scnn.data.sources.blends import MAX_DEGREES
 from keras_scnn.evaluation.pairs import rows_of_people
 from keras_scnn.geometry.camera import euler_from_camera
