@@ -1,3 +1,5 @@
+import importlib.util
+
 import keras
 import numpy as np
 import pytest
@@ -7,6 +9,11 @@ from keras_scnn.models.encoders import PREFIX
 from keras_scnn.models.heads import FINE
 from keras_scnn.models.inference import keras_network
 from keras_scnn.shape_distance import shape_coordinates
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("face_recognition_models") is None,
+    reason="needs the extra 'teacher', which has dlib's recognizer",
+)
 
 
 @pytest.fixture(scope="module")

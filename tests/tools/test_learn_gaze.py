@@ -84,6 +84,15 @@ def test_the_command_learns_from_folders_of_photos(tool, tmp_path, monkeypatch, 
     assert (tmp_path / "labels.npz").stat().st_mtime_ns == made
 
 
+def test_presets_that_take_gaze_over_from_their_base_are_refused(tool, monkeypatch, capsys):
+    dlib_and_open = SimpleNamespace(recognizers="dlib", expression_channels=64)
+    monkeypatch.setattr(tool, "load_preset", lambda name: dlib_and_open)
+    monkeypatch.setattr("sys.argv", ["learn_gaze", "open-identity", "out", "--data", "a"])
+    with pytest.raises(SystemExit):
+        tool.main()
+    assert "takes gaze over from its base (follow_base.py)" in capsys.readouterr().err
+
+
 def test_only_listed_photos_are_left_out_and_the_last_people_held_out(tool, tmp_path):
     for name in ("a/1", "a/2", "b/1", "c/1"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -118,7 +127,6 @@ def test_the_gaze_of_renderings_is_theirs(tool):
         ("open --data a,b --held-out 1", "--held-out has 1 numbers; --data has 2 folders"),
         ("open --data a --steps 0", "--channels and --steps must be 1 or more"),
         ("open --data ,", "--data must name a folder"),
-        ("open-identity --data a", "takes gaze over from its base (follow_base.py)"),
         ("open --data missing", "missing: no such folder; --data are folders of photos"),
         ("open --data {people} --held-out 2", "--held-out is 2; {people} has 2 people"),
         ("open --data {people} --leave-out {csv}", "no folder of --data has a photo 'other'"),
