@@ -76,6 +76,10 @@ class FaceParameters:
     def layout(self) -> ParameterLayout:
         return ParameterLayout(self.identity.shape[-1], self.expression.shape[-1])
 
+    def __getitem__(self, rows) -> FaceParameters:
+        """Those of some faces of a batch: any index of its leading axes."""
+        return FaceParameters(self.pose[rows], self.identity[rows], self.expression[rows])
+
     def to_vector(self) -> np.ndarray:
         """(..., 12 + K + L), float32: pose row-major, then identity, then expression.
 

@@ -158,8 +158,9 @@ def _measure(path: Path, reconstructor: Reconstructor, find_irises: IrisFinder) 
         return None
     if abs(face.euler_degrees[1]) >= MAX_YAW or eyes.opening.min() < LEAST_OPENING:
         return None
-    one = FaceParameters(*(part[None] for part in vars(face.parameters).values()))
-    gaze = measured_gaze(face.model, one, eyes.iris[None], eyes.corners[None])[0].mean(axis=0)
+    gaze = measured_gaze(face.model, face.parameters[None], eyes.iris[None], eyes.corners[None])[
+        0
+    ].mean(axis=0)
     if not np.isfinite(gaze).all():
         return None
     angle = float(angle_in_image(face.parameters.pose))

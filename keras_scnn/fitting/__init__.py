@@ -161,7 +161,7 @@ def _rows(fit: FitResult) -> list[FitResult]:
     parts = [slice(i, i + 1) for i in range(len(fit.residual_px))]
     return [
         FitResult(
-            FaceParameters(*(getattr(fit.parameters, name)[part] for name in PARTS)),
+            fit.parameters[part],
             fit.landmarks[part],
             fit.residual_px[part],
         )

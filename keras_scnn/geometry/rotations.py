@@ -63,6 +63,22 @@ def euler_from_rotation(rotation: np.ndarray) -> np.ndarray:
     return np.where(known, -angles.reshape(*rotation.shape[:-2], 3), np.nan)
 
 
+def pitch_and_yaw(directions: np.ndarray) -> np.ndarray:
+    """Euler angles, without roll, of the rotations that turn the z axis to directions.
+
+    Args:
+        directions: (..., 3), of any length but 0.
+
+    Returns:
+        (..., 2) float64 pitch and yaw, radians; NaN where a direction is.
+
+    >>> np.degrees(pitch_and_yaw(np.array([-1.0, 0, 1]))).round(6).tolist()  # the image's left
+    [0.0, 45.0]
+    """
+    x, y, z = np.moveaxis(np.asarray(directions, np.float64), -1, 0)
+    return np.stack([np.arctan2(y, z), np.arctan2(-x, np.hypot(y, z))], axis=-1)
+
+
 def nearest_rotation(matrix: np.ndarray) -> np.ndarray:
     """The rotation nearest to a matrix in the Frobenius norm (Kabsch 1976, Umeyama 1991).
 

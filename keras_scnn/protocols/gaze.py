@@ -17,7 +17,6 @@ from keras_scnn.evaluation.report import Row
 from keras_scnn.evaluation.scalars import scalar_agreement, without_linear_part
 from keras_scnn.geometry.camera import euler_from_camera
 from keras_scnn.io import read_image
-from keras_scnn.parameters import FaceParameters
 from keras_scnn.photos.iris import IrisFinder
 from keras_scnn.protocols.photo_predictions import PhotoPredictions, PhotoPredictor
 from keras_scnn.protocols.shape_truth import last_people
@@ -102,9 +101,8 @@ def _measure(
     if not found:
         return np.array([], int), np.zeros((0, 2, 2)), failed
     rows = np.array(list(found))
-    parameters = FaceParameters(*(part[rows] for part in vars(faces.parameters).values()))
     iris, corners = (np.stack([getattr(e, n) for e in found.values()]) for n in ("iris", "corners"))
-    gaze = measured_gaze(faces.face_model, parameters, iris, corners)
+    gaze = measured_gaze(faces.face_model, faces.parameters[rows], iris, corners)
     known = np.isfinite(gaze).all(axis=(1, 2))
     return rows[known], gaze[known], failed
 

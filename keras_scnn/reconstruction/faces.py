@@ -205,12 +205,10 @@ class Faces:
 
     def __getitem__(self, i):
         i = i if isinstance(i, slice) else operator.index(i)
-        every = self.parameters
-        parameters = FaceParameters(every.pose[i], every.identity[i], every.expression[i])
         features = None if self.features is None else self.features[i]
         sizes = None if self.photo_sizes is None else self.photo_sizes[i]
         kind = Faces if isinstance(i, slice) else Reconstruction
-        return kind(self.model, parameters, self.boxes[i], features, sizes)
+        return kind(self.model, self.parameters[i], self.boxes[i], features, sizes)
 
 
 def features_of(faces: Sequence[Reconstruction]) -> np.ndarray | None:

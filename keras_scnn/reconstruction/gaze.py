@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from keras_scnn.geometry.camera import decompose
+from keras_scnn.geometry.camera import FLIP, decompose
+from keras_scnn.geometry.landmarks68 import EYES as EYE_LANDMARKS
 from keras_scnn.geometry.mesh import sphere_center
-from keras_scnn.geometry.rotations import euler_from_rotation, nearest_rotation
+from keras_scnn.geometry.rotations import euler_from_rotation, nearest_rotation, pitch_and_yaw
 from keras_scnn.meshes.parts import EYES
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import FaceParameters
@@ -117,24 +118,25 @@ def measured_gaze(
     """
     rotation, scale, _ = decompose(parameters.pose)
     shift = np.float64(iris) - np.mean(corners, axis=2)
-    shift = GAIN * shift / scale[:, None, None] * [1, -1]  # mm, y up
+    shift = GAIN * shift / scale[:, None, None] @ FLIP[:2, :2]  # mm, y up
     centers = _centers_from_corners(model, parameters.identity)
     seen = shift - np.einsum("nij,nej->nei", rotation[:, :2], centers)
     aside = np.linalg.norm(seen, axis=-1)
     aside = np.where(aside < RADIUS_MM * np.sin(np.radians(MOST_DEGREES)), aside, np.nan)
     depth = np.sqrt(RADIUS_MM**2 - aside**2)
     ahead = np.einsum("nij,nei->nej", rotation, np.concatenate([seen, depth[..., None]], axis=-1))
-    x, y, z = np.moveaxis(ahead / np.linalg.norm(ahead, axis=-1, keepdims=True), -1, 0)
-    yaw = np.arcsin(-x) + TURNED_BACK * euler_from_rotation(rotation)[:, 1:2]
-    return np.degrees(np.stack([np.arctan2(y, z), yaw], axis=-1))
+    gaze = pitch_and_yaw(ahead)
+    gaze[..., YAW] += TURNED_BACK * euler_from_rotation(rotation)[:, 1:2]
+    return np.degrees(gaze)
 
 
 def _centers_from_corners(model: MorphableModel, identity: np.ndarray) -> np.ndarray:
     """(n, 2, 3) mm, model frame: centers of the eyeballs from the middles of the eyes' corners."""
     shapes = model.vertices(identity)
     rows = []
-    for ball, corners in zip(_eyeballs(model), ([36, 39], [42, 45]), strict=True):
-        middle = shapes[:, model.landmark_indices[corners]].mean(axis=1)
+    for side, ball in zip(SIDES, _eyeballs(model), strict=True):
+        corners, _ = EYE_LANDMARKS[side.lower()]
+        middle = shapes[:, model.landmark_indices[list(corners)]].mean(axis=1)
         rows.append(np.stack([sphere_center(points) for points in shapes[:, ball]]) - middle)
     return np.stack(rows, axis=1)
 

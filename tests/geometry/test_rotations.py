@@ -9,6 +9,7 @@ from strategies import eulers, floats
 from keras_scnn.geometry.rotations import (
     euler_from_rotation,
     nearest_rotation,
+    pitch_and_yaw,
     rotation_angle,
     rotation_from_euler,
 )
@@ -131,3 +132,10 @@ def test_angles_of_an_unknown_rotation_are_unknown():
     found = euler_from_rotation(matrices)
     assert_allclose(found[[0, 2]], euler, atol=1e-12)
     assert np.isnan(found[1]).all() and np.isnan(euler_from_rotation(matrices[1])).all()
+
+
+def test_pitch_and_yaw_are_the_angles_of_the_rotation_to_a_direction():
+    euler = np.random.default_rng(4).uniform(-1.4, 1.4, (50, 3)) * [1, 1, 0]
+    directions = rotation_from_euler(euler) @ [0, 0, 1] * np.linspace(0.5, 3, 50)[:, None]
+    np.testing.assert_allclose(pitch_and_yaw(directions), euler[:, :2], atol=1e-9)
+    assert np.isnan(pitch_and_yaw(np.full(3, np.nan))).all()

@@ -45,8 +45,7 @@ def measure(open_face, monkeypatch):
             def __call__(self, paths):
                 chosen = [PHOTOS * int(p.parent.name[1:]) + int(p.stem) for p in paths]
                 kept = np.arange(len(paths))
-                own = FaceParameters(*(part[chosen] for part in vars(faces).values()))
-                return PhotoPredictions(open_face, kept, own, None, len(paths))
+                return PhotoPredictions(open_face, kept, faces[chosen], None, len(paths))
 
         class Finder:
             def __call__(self, image, landmarks):
