@@ -1,4 +1,5 @@
 import random
+import re
 
 import pytest
 
@@ -28,6 +29,18 @@ def test_metadata_that_are_replaced_have_one_checksum():
 
 
 def test_an_older_file_without_a_checksum_is_read():
-    content = (FOLDER / "open" / LITE_FILE).read_bytes()
-    assert b"sha256" not in content
-    assert read_metadata(content)["format"] == "keras_scnn.network"
+    """Spaces in place of the entry: the JSON of files from before there were checksums."""
+    metadata = {"format": "a", "digest": "0" * 64}
+    content = with_metadata(model_path().read_bytes(), metadata)
+    older = re.sub(rb', "sha256": "\w{64}"', lambda found: b" " * len(found[0]), content)
+    assert b"sha256" in content and b"sha256" not in older
+    assert len(older) == len(content)
+    assert read_metadata(older) == metadata
+
+
+def test_released_files_have_a_checksum():
+    files = sorted(FOLDER.glob(f"*/{LITE_FILE}"))
+    assert files
+    for file in files:
+        assert b'"sha256"' in file.read_bytes(), file
+        assert read_metadata(file.read_bytes())["format"] == "keras_scnn.network"
