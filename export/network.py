@@ -21,7 +21,8 @@ from keras_scnn.export.tflite import convert
 from keras_scnn.export.verify import LIMITS, VerificationError, broken_limits
 from keras_scnn.models.inference import Network
 from keras_scnn.models.litert import FILE, FORMAT, SIGNATURE, VERSION, LiteNetwork
-from keras_scnn.models.presets import Preset, load_preset, preset_digest
+from keras_scnn.models.preset_network import Preset
+from keras_scnn.models.presets import load_preset, preset_digest
 from keras_scnn.storage import atomic_path
 from keras_scnn.storage.atomic import staged_folder
 from keras_scnn.storage.tflite import with_metadata

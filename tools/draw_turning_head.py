@@ -10,6 +10,7 @@ plain light; the expressions are ARKit's, applied to the person. Needs scikit-im
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import cv2
@@ -24,7 +25,7 @@ from keras_scnn.geometry.shading import render
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.photos.cropping import crop_face
 from keras_scnn.reconstruction.drawing import draw_view, posed_for_view
-from keras_scnn.settings import DEFAULT_PRESET
+from keras_scnn.settings import DEFAULT_PRESET, command
 
 OUT = Path(__file__).parents[1] / "docs" / "turning_head.gif"
 SIZE, FRAMES, DEGREES, MILLISECONDS = 200, 40, 50.0, 90
@@ -76,11 +77,12 @@ def frames(reconstructor: Reconstructor, photo: np.ndarray) -> list[Image.Image]
     return pictures
 
 
-def main() -> None:
+@command
+def main(argv: list[str] | None = None) -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("preset", nargs="?", default=DEFAULT_PRESET)
-    pictures = frames(Reconstructor.from_preset(parser.parse_args().preset), data.astronaut())
+    pictures = frames(Reconstructor.from_preset(parser.parse_args(argv).preset), data.astronaut())
     some = np.vstack([np.asarray(one) for one in pictures[::12]])
     palette = Image.fromarray(some).quantize(255, Image.Quantize.MAXCOVERAGE)
     small = [one.quantize(255, palette=palette, dither=Image.Dither.NONE) for one in pictures]
@@ -89,4 +91,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

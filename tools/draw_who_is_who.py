@@ -14,6 +14,7 @@ face enlarged, and as a map of where it is in front of the mean face (red) or be
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import matplotlib
@@ -27,7 +28,7 @@ from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.photos.cropping import crop_face
 from keras_scnn.reconstruction.drawing import draw_view
 from keras_scnn.reconstruction.reconstructor import Reconstructor
-from keras_scnn.settings import DEFAULT_PRESET
+from keras_scnn.settings import DEFAULT_PRESET, command
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PORTRAITS = {"A": ("obama.jpg", "obama2.jpg", "obama3.jpg"), "B": ("biden.jpg",)}
@@ -97,15 +98,16 @@ def draw(reconstructor: Reconstructor, photos: list[tuple[str, np.ndarray]], out
     figure.savefig(out, dpi=90)
 
 
-def main() -> None:
+@command
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("portraits", type=Path, help="folder tests/test_images of face-recognition")
     parser.add_argument("--preset", default=DEFAULT_PRESET)
     parser.add_argument("--out", type=Path, default=DOCS / "who_is_who.png")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     draw(Reconstructor.from_preset(args.preset), portraits(args.portraits), args.out)
     print(f"wrote {args.out}")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -3,11 +3,11 @@
     python tools/follow_base.py PRESET BASE OUT --labels FILE.npz
 
 `identity` and `open-identity` have the pose and the expressions of their bases, `mobile` and
-`open`, and take over what changed there: the expression head and the expression coefficients of the
-last layer. Their identity layer has these coefficients among its inputs, and so have the landmarks
-that align the recognizers' chips. So that shapes and features stay as they are, what depended on a
-changed coefficient becomes a linear function of the new parameters that predicts the old
-coefficient, fitted to crops in FILE (of ``learn_gaze.py``).
+`open`, and take over what changed there: the heads for expression and gaze, and the expression
+coefficients of the last layer. Their identity layer has these coefficients among its inputs, and so
+have the landmarks that align the recognizers' chips. So that shapes and features stay as they are,
+what depended on a changed coefficient becomes a linear function of the new parameters that predicts
+the old coefficient, fitted to crops in FILE (of ``learn_gaze.py``).
 
 Run it before BASE replaces the base in the package, since PRESET is loaded with the old one. OUT
 has all weights; when BASE is in the package, leave out those of the base:
@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import sys
 from pathlib import Path
 
 import keras
@@ -27,7 +28,10 @@ import numpy as np
 from keras_scnn.models import Preset, load_preset, save_preset
 from keras_scnn.models.encoders import PREFIX, build_encoder
 from keras_scnn.models.flip_averaging import build_flip_averaged
-from keras_scnn.models.heads import FINE, build_branch
+from keras_scnn.models.heads import FINE
+from keras_scnn.models.preset_network import branch_like
+from keras_scnn.settings import command
+from keras_scnn.storage.outputs import check_out
 from learn_gaze import read_labels
 from map_identity import BATCH, in_mm
 
@@ -44,7 +48,7 @@ def first_parameters(preset: Preset, crops: np.ndarray) -> np.ndarray:
 
 
 def with_base(preset: Preset, base: Preset) -> Preset:
-    """The preset with the expression head and expression coefficients of a base with its encoder.
+    """The preset with the expressions of a base with its encoder: their heads, and coefficients.
 
     Raises:
         ValueError: the two have different face models, whitening or encoders.
@@ -57,11 +61,8 @@ def with_base(preset: Preset, base: Preset) -> Preset:
     encoder = {w.path for w in build_encoder(preset.encoder, preset.input_size).weights}
     if any(not np.array_equal(own[path], others[path]) for path in encoder):
         raise ValueError("the base has another encoder")
-    branch = build_branch(
-        build_encoder(preset.encoder, preset.input_size), preset.layout, preset.feature_size,
-        preset.feature_channels, preset.has_identity_encoder, preset.has_joint_head,
-        base.expression_channels, preset.recognizers,
-    )  # fmt: skip
+    heads = {name: getattr(base, name) for name in ("expression_channels", "gaze_channels")}
+    branch = branch_like(preset, **heads)
     new = {w.path: w for w in base.core.weights if w.path.startswith(FINE)}
     for weight in branch.weights:
         weight.assign((own | new)[weight.path])
@@ -135,18 +136,20 @@ def _root_mean_square(rows: np.ndarray) -> float:
     return round(float(np.sqrt(np.square(rows).sum(axis=1).mean())), 4)
 
 
-def main() -> None:
+@command
+def main(argv: list[str] | None = None) -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("preset")
     parser.add_argument("base")
     parser.add_argument("out", type=Path)
     parser.add_argument("--labels", required=True, type=Path, help="file of learn_gaze.py")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
+    check_out(args.out)
     preset, base = load_preset(args.preset), load_preset(args.base)
     if not preset.recognizers:
         parser.error(f"preset '{args.preset}' has no recognizers; its base is a part of itself")
-    crops = read_labels(args.labels).crops
+    crops = read_labels(args.labels)[0].crops
     crops = np.random.default_rng(0).permutation(crops)[:MOST_CROPS]
     followed = with_base(preset, base)
     old, new = (first_parameters(each, crops) for each in (preset, followed))
@@ -161,4 +164,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -5,13 +5,14 @@
     python tools/learn_gaze.py PRESET OUT --renderings PEOPLE [--labels FILE.npz] ...
 
 The gaze of a photo is the mean of both eyes' directions in the head (``reconstruction.gaze``). The
-expression head gets additional channels that predict it, together with the pooled features; they
-become the eight ``eyeLook...`` weights, which turn both eyes alike. All other parameters stay the
-same, except for rounding. FOLDERS are folders of photos, joined by commas; of each, the last
-NUMBERS people (sub-folders; photos, if it has none) are used only to measure, and the photos listed
-in CSV (column 'photo', see ``keras_scnn.protocols.openings``) not at all. FILE contains the crops
-and their gaze; it is made by the first call, which takes five minutes for 14,000 photos, and used
-by later ones. The training takes ten minutes on two cores.
+preset gets a head of its own for it (``build_branch``'s ``gaze_channels``), in place of one that it
+has. Its output and the pooled features predict the gaze, which becomes the eight ``eyeLook...``
+weights, so that both eyes turn alike. All other parameters stay the same, except for rounding.
+FOLDERS are folders of photos, joined by commas; of each, the last NUMBERS people (sub-folders;
+photos, if it has none) are used only to measure, and the photos listed in CSV (column 'photo', see
+``keras_scnn.protocols.openings``) not at all. FILE contains the crops and their gaze; it is made by
+the first call, which takes five minutes for 14,000 photos, and used by later ones with the same
+options. The training takes ten minutes on two cores.
 
 With ``--renderings``, the labels are those of rendered people, ten portraits of each, whose gaze is
 known; the last tenth of the people are used only to measure.
@@ -20,6 +21,8 @@ known; the last tenth of the people are used only to measure.
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import json
 import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -34,7 +37,8 @@ from keras_scnn.face_models import load_face_model
 from keras_scnn.geometry.camera import angle_in_image, euler_from_camera
 from keras_scnn.io import read_image
 from keras_scnn.models import Preset, load_preset
-from keras_scnn.models.heads import FINE, expression_features
+from keras_scnn.models.heads import FINE, GAZE
+from keras_scnn.models.preset_network import branch_like
 from keras_scnn.parameters import FaceParameters, ParameterLayout
 from keras_scnn.photos.cropping import crop_upright
 from keras_scnn.photos.files import find_photos
@@ -51,14 +55,16 @@ from keras_scnn.reconstruction.gaze import (
     measured_gaze,
 )
 from keras_scnn.reconstruction.reconstructor import Reconstructor
-from keras_scnn.settings import folders_of
+from keras_scnn.settings import command, folders_of
 from keras_scnn.storage import read_npz, write_npz
 from keras_scnn.storage.guard import reading
-from keras_scnn.storage.text import counted
+from keras_scnn.storage.outputs import check_out
+from keras_scnn.storage.text import counted, json_text
 from map_identity import save_refined
-from solve_identity import whole, wider
+from solve_identity import whole
 
-FORMAT, VERSION = "keras_scnn.gaze_labels", 1
+FORMAT, VERSION = "keras_scnn.gaze_labels", 2
+MADE_OF = ("data", "held_out", "leave_out", "renderings")  # options that determine the labels
 UNIT = 10.0  # degrees; the network predicts multiples of it
 MOST = 35.0  # degrees, to which labels are clipped
 MOST_BLINK = 0.5  # of renderings: lids that leave the irises visible
@@ -170,20 +176,38 @@ def _measure(path: Path, reconstructor: Reconstructor, find_irises: IrisFinder) 
 
 
 def read_or_make(args: argparse.Namespace) -> Labels:
-    """The labels in the file ``args.labels``, which is written if it does not exist."""
+    """The labels in the file ``args.labels``, which is written if it does not exist.
+
+    Raises:
+        ValueError: the file is damaged, or its labels were made with other options.
+    """
+    made_of = {name: str(getattr(args, name)) for name in MADE_OF}
+    made_of["seed"] = str(args.seed if args.renderings else 0)
     if args.labels and args.labels.is_file():
-        return read_labels(args.labels)
+        labels, made_before = read_labels(args.labels)
+        for name, value in made_of.items():
+            if made_before.get(name) != value:
+                raise ValueError(
+                    f"{args.labels}: made with --{name.replace('_', '-')} {made_before.get(name)}, "
+                    f"not {value}; give the same, or another file"
+                )
+        return labels
     made = rendered_labels(args.renderings, args.seed) if args.renderings else make_labels(args)
     if args.labels:
-        write_npz(args.labels, FORMAT, VERSION, **vars(made))
+        write_npz(args.labels, FORMAT, VERSION, made_of=json_text(made_of), **vars(made))
     return made
 
 
-def read_labels(path: Path) -> Labels:
-    """The labels in a file; a ValueError if it is damaged or another file."""
+def read_labels(path: Path) -> tuple[Labels, dict[str, str]]:
+    """The labels in a file, and the options that they were made with.
+
+    Raises:
+        ValueError: the file is damaged, or another one.
+    """
     arrays = read_npz(path, FORMAT, VERSION)
     with reading(path, f"a '{FORMAT}' file"):
-        return Labels(*(arrays[field.name] for field in fields(Labels)))
+        labels = Labels(*(arrays[field.name] for field in fields(Labels)))
+        return labels, json.loads(str(arrays["made_of"]))
 
 
 class Batches(keras.utils.PyDataset):
@@ -210,33 +234,35 @@ class Batches(keras.utils.PyDataset):
         return np.float32(images), gaze
 
 
-def gaze_network(preset: Preset, channels: int) -> tuple[keras.Model, keras.Model]:
-    """A network from crops to gaze (n, 2), pitch and yaw in multiples of ``UNIT`` degrees, and its
-    head, from (feature map, pooled features).
+def with_gaze_head(preset: Preset, channels: int) -> Preset:
+    """The preset with a new gaze head, which has no effect yet, in place of one that it has."""
+    branch = branch_like(preset, gaze_channels=channels)
+    old = {weight.path: weight for weight in preset.core.weights}
+    for weight in branch.weights:
+        if not weight.path.startswith(GAZE):
+            weight.assign(old[weight.path])
+    return dataclasses.replace(preset, branch=branch)
 
-    The depthwise kernel of the head's first layer is the preset's, since both share it later.
+
+def gaze_network(preset: Preset) -> keras.Model:
+    """A network from crops to gaze (n, 2), pitch and yaw in multiples of ``UNIT`` degrees.
+
+    It has the preset's layers, of which only the gaze head is trained, and is linear in the output
+    of that head and in the pooled features.
     """
     core = preset.core
-    fine, pooled = (core.get_layer(name).input for name in (f"{FINE}conv0", "parameters"))
+    fine, pooled = (core.get_layer(name).input for name in (f"{GAZE}linear", "parameters"))
     if preset.has_identity_encoder:  # its features do not show gaze
         pooled = core.get_layer("both_encoders").input[0]
-    trunk = keras.Model(core.inputs, [fine, pooled])
-    trunk.trainable = False
-    inputs = [keras.Input(each.shape[1:]) for each in (fine, pooled)]
+    for layer in core.layers:
+        layer.trainable = layer.name.startswith(GAZE)
     decay = keras.regularizers.L2(POOLED_DECAY)
     normalized = keras.layers.BatchNormalization(center=False, scale=False, name="pooled_norm")
-    head = keras.Model(
-        inputs,
-        keras.layers.Add()([
-            keras.layers.Dense(2, name=f"{FINE}linear")(expression_features(inputs[0], channels)),
-            keras.layers.Dense(2, kernel_regularizer=decay, name="pooled")(normalized(inputs[1])),
-        ]),
-    )  # fmt: skip
-    first = head.get_layer(f"{FINE}conv0")
-    first.depthwise_kernel.assign(core.get_layer(f"{FINE}conv0").depthwise_kernel)
-    first.depthwise_kernel.trainable = False
-    image = keras.Input(core.input_shape[1:])
-    return keras.Model(image, head(trunk(image, training=False))), head
+    parts = [
+        keras.layers.Dense(2, name="fine")(fine),
+        keras.layers.Dense(2, kernel_regularizer=decay, name="pooled")(normalized(pooled)),
+    ]
+    return keras.Model(core.input, keras.layers.Add(name="gaze")(parts))
 
 
 def train(network: keras.Model, labels: Labels, steps: int, seed: int) -> None:
@@ -248,32 +274,17 @@ def train(network: keras.Model, labels: Labels, steps: int, seed: int) -> None:
     network.fit(Batches(labels, steps, seed), epochs=1, shuffle=False)
 
 
-def fold(preset: Preset, head: keras.Model, channels: int) -> Preset:
-    """The preset with the head's channels added to its expression head."""
-    old = preset.expression_channels
-    preset = wider(preset, expression_channels=old + channels)
-    ours = {weight.path: weight for weight in preset.core.weights}
-    for weight in head.weights:
-        if weight.path not in ours or weight.path.startswith(f"{FINE}linear"):
-            continue
-        target, value = np.asarray(ours[weight.path]).copy(), np.asarray(weight)
-        ends = zip(target.shape, value.shape, strict=True)
-        target[tuple(slice(n - m, None) for n, m in ends)] = value
-        ours[weight.path].assign(target)
-    _fold_linear(preset, head, old)
-    return preset
-
-
-def _fold_linear(preset: Preset, head: keras.Model, old: int) -> None:
-    """Set the eyeLook columns of the last layers, whose units the whitening scales."""
+def fold(preset: Preset, network: keras.Model) -> None:
+    """Set the preset's eyeLook weights, which its whitening scales, to the network's gaze."""
+    preset.core.trainable = True
     looks, own = look_weights(preset.face_model), preset.layout.expression
     units = np.flatnonzero(looks.any(axis=0))
     columns = own.start + units
     mean, scale = (part[columns] for part in vars(preset.space.whitening).values())
     to_units = UNIT * looks[:, units] / scale
-    fine, fine_bias = head.get_layer(f"{FINE}linear").get_weights()
-    pooled, bias = head.get_layer("pooled").get_weights()
-    norm = head.get_layer("pooled_norm")
+    fine, fine_bias = network.get_layer("fine").get_weights()
+    pooled, bias = network.get_layer("pooled").get_weights()
+    norm = network.get_layer("pooled_norm")
     center, variance = (np.asarray(w) for w in (norm.moving_mean, norm.moving_variance))
     pooled = pooled / np.sqrt(variance + norm.epsilon)[:, None]
     inputs = preset.core.get_layer("parameters").kernel.shape[0]
@@ -281,8 +292,9 @@ def _fold_linear(preset: Preset, head: keras.Model, old: int) -> None:
     kernel[: len(pooled)] = pooled
     _set_columns(preset, "parameters", columns, kernel @ to_units,
                  (bias - center @ pooled) @ to_units - mean / scale)  # fmt: skip
-    kernel = np.concatenate([np.zeros((old, 2)), fine])
-    _set_columns(preset, f"{FINE}linear", units, kernel @ to_units, fine_bias @ to_units)
+    _set_columns(preset, f"{GAZE}linear", units, fine @ to_units, fine_bias @ to_units)
+    if preset.expression_channels:
+        _set_columns(preset, f"{FINE}linear", units, 0, 0)
 
 
 def _set_columns(preset: Preset, layer: str, columns: np.ndarray, kernel, bias) -> None:
@@ -340,10 +352,12 @@ def arguments() -> argparse.ArgumentParser:
     return parser
 
 
-def main() -> None:
+@command
+def main(argv: list[str] | None = None) -> None:
     """Run the command."""
     parser = arguments()
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
+    check_out(args.out)
     count = len(folders_of(args.data)) if args.data else 0
     args.held_out = args.held_out or [0] * count
     if len(args.held_out) != count:
@@ -351,25 +365,23 @@ def main() -> None:
     if not args.channels or not args.steps or (args.data and not count):
         parser.error("--channels and --steps must be 1 or more, and --data must name a folder")
     preset = load_preset(args.preset)
-    if not preset.expression_channels:
-        parser.error(f"preset '{args.preset}' has no expression head")
     if preset.recognizers or preset.is_flip_averaged:
         parser.error(f"preset '{args.preset}' takes gaze over from its base (follow_base.py)")
     keras.utils.set_random_seed(args.seed)
-    try:
-        labels = read_or_make(args)
-        check_labels(labels, preset)
-    except (OSError, ValueError) as error:
-        parser.error(str(error))
-    network, head = gaze_network(preset, args.channels)
+    look_weights(preset.face_model)  # raises if there are no eyes to turn
+    labels = read_or_make(args)
+    check_labels(labels, preset)
+    preset = with_gaze_head(preset, args.channels)
+    network = gaze_network(preset)
     train(network, labels, args.steps, args.seed)
     note = {"photos": int((~labels.is_held_out).sum()), "steps": args.steps, "seed": args.seed}
     if labels.is_held_out.any():
         crops = labels.crops[labels.is_held_out]
         predicted = network.predict(np.float32(crops), batch_size=BATCH, verbose=0)
         note["held_out"] = {"photos": len(crops), **agreement(labels, predicted)}
-    save_refined(args.out, fold(preset, head, args.channels), args.preset, "gaze", note)
+    fold(preset, network)
+    save_refined(args.out, preset, args.preset, "gaze", note)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -11,6 +11,7 @@ them is learned on every other photo, and the error measured on the rest.
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from keras_scnn.geometry.landmarks68 import MIRROR68
 from keras_scnn.io import read_image
 from keras_scnn.photos.detection import FaceDetector
 from keras_scnn.photos.facemesh import FaceMesh
+from keras_scnn.settings import command
 
 CROPS, BATCH, MAX_YAW, MIN_SCORE = 2500, 64, 40.0, 0.9
 DEPTH_WEIGHT = 0.3  # the labels' depth is predicted by a network, x and y are annotated
@@ -107,12 +109,13 @@ def check(folder: Path) -> None:
         print(f"{name}: {percent.mean():.2f} %, without jaw {percent[:, 17:].mean():.2f} %")
 
 
-def main() -> None:
+@command
+def main(argv: list[str] | None = None) -> None:
     """Learn the sites and print them, or compare them with 300-W."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("aflw", type=Path)
     parser.add_argument("--check", type=Path, metavar="300W", help="compare only, do not learn")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if args.check:
         check(args.check)
         return
@@ -128,4 +131,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -13,19 +13,23 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import sys
 
 import numpy as np
 
 from keras_scnn.models import Preset, load_preset, save_preset
-from keras_scnn.models.encoders import PREFIX, build_encoder
-from keras_scnn.models.heads import SEEN, build_branch
+from keras_scnn.models.encoders import PREFIX
+from keras_scnn.models.heads import SEEN
+from keras_scnn.models.preset_network import branch_like
 from keras_scnn.models.presets import list_presets, preset_digest
 from keras_scnn.models.recognizers.layers import (
     fill_chip_points,
     packaged_weights,
     recognizer_layers,
 )
+from keras_scnn.settings import command
 from keras_scnn.shape_distance import shape_coordinates, within_person_covariance
+from keras_scnn.storage.outputs import check_out
 from keras_scnn.training.digests import content_digest
 from map_identity import (
     add_map_arguments,
@@ -42,16 +46,7 @@ RECOGNIZERS = "dlib+sface"
 
 def with_recognizers(preset: Preset, feature_size: int, recognizers: str = RECOGNIZERS) -> Preset:
     """The preset with recognizers, and with untrained identity and feature heads."""
-    encoder = build_encoder(preset.encoder, preset.input_size)
-    branch = build_branch(
-        encoder,
-        preset.layout,
-        feature_size,
-        preset.feature_channels,
-        joint_head=preset.has_joint_head,
-        expression_channels=preset.expression_channels,
-        recognizers=recognizers,
-    )
+    branch = branch_like(preset, feature_size=feature_size, recognizers=recognizers)
     trained = {w.path: w for w in preset.core.weights}
     for weight in branch.weights:
         if not weight.path.startswith((PREFIX, "features_linear")):
@@ -68,11 +63,13 @@ def check_of_package(parser: argparse.ArgumentParser, name: str) -> None:
         parser.error(f"{name} is not a preset of the package: {', '.join(list_presets())}")
 
 
-def main() -> None:
+@command
+def main(argv: list[str] | None = None) -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__)
     add_map_arguments(parser)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
+    check_out(args.out)
     check_of_package(parser, args.preset)
     pack, taught = open_labels(args)
     records, chosen = pack.mixture.records, taught_photos(pack, taught, args.held_out)
@@ -103,4 +100,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

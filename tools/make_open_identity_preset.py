@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,9 @@ from keras_scnn.models.heads import SEEN
 from keras_scnn.models.presets import preset_digest
 from keras_scnn.models.recognizers.chips import EMBEDDING_SIZE
 from keras_scnn.models.recognizers.layers import unchanged_recognizers
+from keras_scnn.settings import command
 from keras_scnn.shape_distance import shape_coordinates, within_person_covariance
+from keras_scnn.storage.outputs import check_out
 from make_identity_preset import check_of_package, with_recognizers
 from map_identity import in_mm, output_of
 from solve_identity import cache_path, cached, whole
@@ -91,7 +94,7 @@ def set_heads(preset: Preset, embeddings: np.ndarray, kernel: np.ndarray) -> np.
     return (embeddings - mean) @ kernel
 
 
-def parsed() -> argparse.Namespace:
+def parsed(argv: list[str] | None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path, help="folder of the new preset")
@@ -100,7 +103,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--photos", type=whole, default=6, help="per person")
     parser.add_argument("--seed", type=whole, default=11)
     parser.add_argument("--cache", type=Path, default=Path("runs/data"), help="of renderings")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     for name in ("people", "photos"):
         if (count := getattr(args, name)) < 2:
             parser.error(f"--{name} is {count}; it must be 2 or more")
@@ -108,9 +111,11 @@ def parsed() -> argparse.Namespace:
     return args
 
 
-def main() -> None:
+@command
+def main(argv: list[str] | None = None) -> None:
     """Run the command."""
-    args = parsed()
+    args = parsed(argv)
+    check_out(args.out)
     config = SyntheticConfig(
         people=args.people, photos=args.photos, seed=args.seed, portraits=True, **LOOK
     )
@@ -141,4 +146,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

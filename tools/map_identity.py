@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import sys
 from pathlib import Path
 
 import keras
@@ -28,7 +29,9 @@ from keras_scnn.models import Preset, load_preset, save_preset
 from keras_scnn.models.presets import SETTINGS, preset_folder, read_settings
 from keras_scnn.models.shared_weights import BASE
 from keras_scnn.morphable_model import mirror_matrices
+from keras_scnn.settings import command
 from keras_scnn.shape_distance import shape_coordinates
+from keras_scnn.storage.outputs import check_out
 from keras_scnn.training.digests import content_digest
 from keras_scnn.training.identity_map import MapOptions, learn_identity_map
 from keras_scnn.training.matching.pack import Pack
@@ -199,11 +202,13 @@ def solve_feature(preset: Preset, pack: Pack, taught: TaughtIdentity, chosen: np
     layer.set_weights([first @ kernel, offset @ kernel + bias])
 
 
-def main() -> None:
+@command
+def main(argv: list[str] | None = None) -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__)
     add_map_arguments(parser)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
+    check_out(args.out)
     pack, taught = open_labels(args)
     chosen = taught_photos(pack, taught, args.held_out)
     preset = load_preset(args.preset)
@@ -217,4 +222,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

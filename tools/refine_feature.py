@@ -21,6 +21,7 @@ OUT-(digest).npy. Takes seven minutes on two cores.
 from __future__ import annotations
 
 import argparse
+import sys
 import zlib
 from pathlib import Path
 
@@ -33,6 +34,8 @@ from keras_scnn.data.records import split_people
 from keras_scnn.models import Preset, load_preset
 from keras_scnn.models.presets import preset_digest
 from keras_scnn.models.recognizers.layers import recognizer_layers
+from keras_scnn.settings import command
+from keras_scnn.storage.outputs import check_out
 from keras_scnn.training.feature_metric import MetricOptions, learn_feature_metric
 from keras_scnn.training.identity_map import centered
 from map_identity import BATCH, both_views, photo_weights, save_refined
@@ -139,10 +142,12 @@ def learned_metric(
     return learn_feature_metric(apart, person, metric, options), mean
 
 
-def main() -> None:
+@command
+def main(argv: list[str] | None = None) -> None:
     """Run the command."""
     parser = arguments()
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
+    check_out(args.out)
     preset, teacher = load_preset(args.preset), load_preset(args.teacher)
     if not preset.feature_size:
         parser.error(f"{args.preset} has no feature")
@@ -173,4 +178,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import sys
 import zlib
 from pathlib import Path
 
@@ -38,7 +39,9 @@ from keras_scnn.models import Preset, load_preset
 from keras_scnn.models.encoders import PREFIX
 from keras_scnn.models.presets import preset_digest
 from keras_scnn.morphable_model import MorphableModel
+from keras_scnn.settings import command
 from keras_scnn.shape_distance import person_means
+from keras_scnn.storage.outputs import check_out
 from keras_scnn.training.identity_map import MapOptions, centered
 from keras_scnn.training.release_weights import with_covariance
 from map_identity import BATCH, FIT_SHARE, both_views, fold, map_to, save_refined
@@ -139,13 +142,17 @@ def arguments() -> argparse.ArgumentParser:
     return parser
 
 
-def main() -> None:
+@command
+def main(argv: list[str] | None = None) -> None:
     """Run the command."""
     parser = arguments()
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
+    check_out(args.out)
     points = points_by_name(args.points) if args.points and args.prior_mm else {}
     mixture = open_mixture(args.data)
     records = mixture.records
+    if records.name is None:
+        raise ValueError(f"--data: {args.data}: the records do not name their photos")
     chosen, _ = split_people(records.identity, args.held_out, records.mirror)
     person = records.identity[chosen]
     if points and not any(_has_points(points, name) for name in records.name[chosen].tolist()):
@@ -176,4 +183,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

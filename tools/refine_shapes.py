@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,8 @@ from keras_scnn.data.mixture import open_mixture
 from keras_scnn.data.records import split_people
 from keras_scnn.models import Preset, load_preset
 from keras_scnn.models.presets import preset_digest
+from keras_scnn.settings import command
+from keras_scnn.storage.outputs import check_out
 from keras_scnn.training.identity_map import centered
 from keras_scnn.training.release_weights import with_covariance
 from keras_scnn.training.shape_metric import ShapeMetricOptions, learn_shape_metric
@@ -58,15 +61,14 @@ def arguments() -> argparse.ArgumentParser:
     return parser
 
 
-def main() -> None:
+@command
+def main(argv: list[str] | None = None) -> None:
     """Run the command."""
     parser = arguments()
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
+    check_out(args.out)
     chosen_options = ("neighbor_weight", "scale", "penalty", "seed")
-    try:
-        options = ShapeMetricOptions(**{name: getattr(args, name) for name in chosen_options})
-    except ValueError as error:
-        parser.error(str(error))
+    options = ShapeMetricOptions(**{name: getattr(args, name) for name in chosen_options})
     mixture = open_mixture(args.data)
     records = mixture.records
     chosen, _ = split_people(records.identity, args.held_out, records.mirror)
@@ -88,4 +90,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,14 +24,14 @@ from scipy.linalg import block_diag
 
 from keras_scnn.face_models import FACE_MODEL
 from keras_scnn.geometry.alignment import apply_similarity, similarity_alignment
-from keras_scnn.models.heads import FINE
+from keras_scnn.models.heads import FINE, GAZE
 from keras_scnn.models.presets import FORMAT, NETWORK, SETTINGS, VERSION, WEIGHTS
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import POSE_SIZE, ParameterLayout
+from keras_scnn.settings import command
 from keras_scnn.storage import atomic_path, read_npz, write_npz
 
 KERNEL, BIAS = f"{NETWORK}parameters/kernel", f"{NETWORK}parameters/bias"
-FINE_KERNEL, FINE_BIAS = f"{NETWORK}{FINE}linear/kernel", f"{NETWORK}{FINE}linear/bias"
 LANDMARK_WEIGHT = 5.0  # of a landmark; other vertices of the skin have a weight of 1
 RIDGE_MM = 0.05  # penalty of a coefficient of 1, as a displacement of each vertex
 LEAST_SCALE = 1e-3  # of the whitening, as in Whitening.from_samples
@@ -120,10 +121,11 @@ def retarget(folder: Path, old: MorphableModel, new: MorphableModel) -> None:
     whitened = matrix * scale / fresh_scale[:, None]  # of the network's outputs
     arrays[KERNEL] = (np.float64(arrays[KERNEL]) @ whitened.T).astype(np.float16)
     arrays[BIAS] = (whitened @ arrays[BIAS]).astype(np.float32)
-    if FINE_KERNEL in arrays:
-        units = whitened[after.expression, before.expression]
-        arrays[FINE_KERNEL] = (np.float64(arrays[FINE_KERNEL]) @ units.T).astype(np.float16)
-        arrays[FINE_BIAS] = (units @ arrays[FINE_BIAS]).astype(np.float32)
+    units = whitened[after.expression, before.expression]
+    for linear in (f"{NETWORK}{prefix}linear/" for prefix in (FINE, GAZE)):
+        if (kernel := f"{linear}kernel") in arrays:
+            arrays[kernel] = (np.float64(arrays[kernel]) @ units.T).astype(np.float16)
+            arrays[f"{linear}bias"] = (units @ arrays[f"{linear}bias"]).astype(np.float32)
     arrays["whitening_mean"] = fresh_mean.astype(np.float32)
     arrays["whitening_scale"] = fresh_scale.astype(np.float32)
     arrays["landmark_offsets"] = _offsets(arrays, mean[before.identity], mapping, old, new)
@@ -177,12 +179,13 @@ def report(old: MorphableModel, new: MorphableModel) -> str:
     return "\n".join([*lines, "expression weights times: " + ", ".join(changed)])
 
 
-def main() -> None:
+@command
+def main(argv: list[str] | None = None) -> None:
     """Rewrite the given presets, and print how well the models agree."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("old_model", type=Path, help="the face model .npz of the presets")
     parser.add_argument("presets", type=Path, nargs="*", help="folders, rewritten in place")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     old, new = MorphableModel.load(args.old_model), MorphableModel.open_face()
     print(report(old, new))
     for folder in args.presets:
@@ -191,4 +194,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -12,30 +12,38 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
+import sys
 from pathlib import Path
 
 import numpy as np
 
 from keras_scnn.models import load_preset, save_preset
 from keras_scnn.models.presets import preset_digest
+from keras_scnn.settings import command
+from keras_scnn.storage.outputs import check_out
 
 LEAST = 2000
 
 
 def on_grid(kernel: np.ndarray, steps: float) -> np.ndarray:
-    """The kernel (..., C) float32, each channel rounded to multiples of a power of two."""
-    deviation = kernel.std(axis=tuple(range(kernel.ndim - 1)), keepdims=True)
+    """The kernel (..., C), or (H, W, C, 1) of a depthwise convolution, float32, each channel
+    rounded to multiples of a power of two."""
+    is_depthwise = kernel.ndim == 4 and kernel.shape[-1] == 1
+    within = (0, 1) if is_depthwise else tuple(range(kernel.ndim - 1))
+    deviation = kernel.std(axis=within, keepdims=True)
     step = 2.0 ** np.floor(np.log2(np.maximum(deviation, 1e-8) / steps))
     return np.float32(np.round(kernel / step) * step)
 
 
-def main() -> None:
+@command
+def main(argv: list[str] | None = None) -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("preset")
     parser.add_argument("out", type=Path)
     parser.add_argument("--steps", type=float, default=4, help="per standard deviation")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
+    check_out(args.out)
     if not 0 < args.steps < math.inf:
         parser.error(f"--steps is {args.steps:g}; it must be above 0, and finite")
     preset = load_preset(args.preset)
@@ -48,4 +56,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

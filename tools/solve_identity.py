@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,7 @@ from keras_scnn.face_models import load_face_model
 from keras_scnn.geometry.alignment import similarity_alignment
 from keras_scnn.geometry.camera import euler_from_camera
 from keras_scnn.models import Preset, load_preset, save_preset
-from keras_scnn.models.encoders import build_encoder
-from keras_scnn.models.heads import build_branch
+from keras_scnn.models.preset_network import branch_like
 from keras_scnn.models.recognizers.chips import Chip, weights_path
 from keras_scnn.models.recognizers.dlib import DlibNetwork, Recognizer, read_recognizer
 from keras_scnn.models.recognizers.sface import (
@@ -41,7 +41,9 @@ from keras_scnn.models.recognizers.sface import (
 )
 from keras_scnn.morphable_model import mirror_matrices
 from keras_scnn.parameters import POSE_SIZE, ParameterLayout
+from keras_scnn.settings import command
 from keras_scnn.storage import atomic_path, packaged_file
+from keras_scnn.storage.outputs import check_out
 from keras_scnn.storage.shards import digest
 from keras_scnn.training.digests import content_digest
 from keras_scnn.training.matching.pack import Pack, read_pack
@@ -138,20 +140,11 @@ def solve(preset: Preset, pack: Pack, taught: TaughtIdentity, held_out: int) -> 
     return with_covariance(preset, pack.mixture, chosen)
 
 
-def wider(preset: Preset, feature_size: int = 0, expression_channels: int = 0) -> Preset:
-    """The preset with a joint head, a longer feature (0: as long), or an expression head with more
-    channels (0: as many); new weights are 0."""
-    encoder = build_encoder(preset.encoder, preset.input_size)
+def wider(preset: Preset, feature_size: int = 0) -> Preset:
+    """The preset with a joint head, and a longer feature (0: as long); new weights are 0."""
     joint = bool(preset.feature_channels) and not preset.has_identity_encoder
-    branch = build_branch(
-        encoder,
-        preset.layout,
-        feature_size or preset.feature_size,
-        preset.feature_channels,
-        preset.has_identity_encoder,
-        joint,
-        expression_channels or preset.expression_channels,
-    )
+    size = feature_size or preset.feature_size
+    branch = branch_like(preset, feature_size=size, joint_head=joint)
     for weight in branch.weights:
         (old,) = (w for w in preset.core.weights if w.path == weight.path)
         value, shape = np.asarray(old), weight.shape
@@ -206,12 +199,14 @@ def open_labels(args: argparse.Namespace) -> tuple[Pack, TaughtIdentity]:
     return pack, teach(pack, raw, [one.size for one in recognizers], args.held_out)
 
 
-def main() -> None:
+@command
+def main(argv: list[str] | None = None) -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__)
     add_arguments(parser)
     parser.add_argument("--feature-size", type=whole, default=0, help="0: unchanged")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
+    check_out(args.out)
     pack, taught = open_labels(args)
     preset = solve(wider(load_preset(args.preset), args.feature_size), pack, taught, args.held_out)
     note = {"pack": content_digest(args.pack), "preset": args.preset, "held_out": args.held_out}
@@ -220,4 +215,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

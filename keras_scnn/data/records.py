@@ -171,8 +171,9 @@ def split_people(
     """Indices of the photos to train on, and of those of held-out people.
 
     A person and that person's mirror image are held out together: a network trained on one of them
-    has seen the other. If there are mirror images, people are drawn at random, since their numbers
-    follow the data sets; otherwise the last people are held out.
+    has seen the other. If people have mirror images, people are drawn at random, since their
+    numbers follow the data sets; otherwise the last people are held out. Without the mirror images'
+    photos, but with their numbers, those held out are the same people, and more of them.
 
     Args:
         identity: (n,) int, the person in each photo.
@@ -191,7 +192,7 @@ def split_people(
         )
     groups = _with_mirror_images(identity, mirror)
     drawn = list(dict.fromkeys(groups[person] for person in people))
-    if len(drawn) < len(people):
+    if mirror is not None and (mirror >= 0).any():
         drawn = [drawn[i] for i in np.random.default_rng(seed).permutation(len(drawn))]
     unseen: set[int] = set()
     while len(unseen) < held_out:

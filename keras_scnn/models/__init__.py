@@ -15,9 +15,8 @@ if TYPE_CHECKING:
     from keras_scnn.models.flip_averaging import build_flip_averaged
     from keras_scnn.models.group import build_group
     from keras_scnn.models.heads import FaceDecoder, build_branch, build_regressor
+    from keras_scnn.models.preset_network import Preset, PresetData
     from keras_scnn.models.presets import (
-        Preset,
-        PresetData,
         load_preset,
         preset_face_model,
         read_preset,
@@ -50,8 +49,9 @@ _HOMES = {
     "flip_averaging": ["build_flip_averaged"],
     "group": ["build_group"],
     "heads": ["FaceDecoder", "build_branch", "build_regressor"],
-    "presets": ["Preset", "PresetData", "load_preset", "preset_face_model", "read_preset"]
-    + ["save_preset", "write_metadata"],
+    "preset_network": ["Preset", "PresetData"],
+    "presets": ["load_preset", "preset_face_model", "read_preset", "save_preset"]
+    + ["write_metadata"],
     "siamese": ["build_siamese"],
 }
 __getattr__, __dir__, _ = lazy_loader.attach(__name__, submod_attrs=_HOMES)

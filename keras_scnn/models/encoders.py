@@ -70,8 +70,8 @@ def feature_map(encoder: keras.Model, stride: int) -> keras.KerasTensor:
     found = next((each for each in maps if each.shape[1] >= height), None)
     if found is None:
         raise ValueError(
-            f"encoder '{encoder.name}' has no feature map of {height} px or more, which the "
-            "expression head needs; take expression_channels=0"
+            f"encoder '{encoder.name}' has no feature map of {height} px or more, which heads "
+            "for expression or gaze need; take expression_channels=0, gaze_channels=0"
         )
     return found
 

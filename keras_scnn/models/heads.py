@@ -25,7 +25,9 @@ FEATURE_SIZE = 512
 GDC = "features_"
 """Prefix of the layer names of the feature head's global depthwise convolution."""
 FINE = "expression_"
-"""Prefix of the layer names of the expression head."""
+"""Prefix of the layer names of the expression head, and of the gaze head."""
+GAZE = f"{FINE}gaze_"
+"""Prefix of the layer names of the gaze head."""
 SEEN = f"{PREFIX}seen"
 """Name of the layer that concatenates the first parameters and the recognizers' embeddings."""
 
@@ -38,6 +40,7 @@ def build_branch(
     identity_encoder: bool = False,
     joint_head: bool = False,
     expression_channels: int = 0,
+    gaze_channels: int = 0,
     recognizers: str = "",
 ) -> keras.Model:
     """The single-image network that is trained, exported and shared by both sides of a pair.
@@ -58,6 +61,8 @@ def build_branch(
         expression_channels: if above 0, a small head with this many channels, on the encoder's
             feature map of 1/4 of the image's side, adds to the expression coefficients. Lids and
             lips move by a pixel or two, which the pooled output hardly shows.
+        gaze_channels: if above 0, another head of this kind with this many channels, so that gaze
+            can be learned without a change of the other expressions.
         recognizers: names of face recognizers joined by '+' ('dlib+sface'), which embed the crop,
             aligned by the landmarks of the parameters predicted first. The feature is linear in the
             embeddings (as Zielonka et al., "Towards Metrical Reconstruction of Human Faces", 2022),
@@ -70,15 +75,16 @@ def build_branch(
 
     Raises:
         ValueError: a size is out of range, ``joint_head`` without a GDC head, two identity
-            encoders, a recognizer that is unknown or given twice, an expression head for a model
-            without expressions, or an encoder that does not map one image to one vector, lacks the
-            feature map that a head needs, or has a layer name that the branch uses.
+            encoders, a recognizer that is unknown or given twice, an expression or gaze head for a
+            model without expressions, or an encoder that does not map one image to one vector,
+            lacks the feature map that a head needs, or has a layer name that the branch uses.
     """
+    fine = {"expression_channels": expression_channels, "gaze_channels": gaze_channels}
     sizes = {"feature_size": feature_size, "feature_channels": feature_channels}
-    for name, size in (sizes | {"expression_channels": expression_channels}).items():
+    for name, size in (sizes | fine).items():
         whole(name, size, 0)
-    if expression_channels and not layout.n_expression:
-        raise ValueError("expression_channels needs a face model with expression components")
+        if name in fine and size and not layout.n_expression:
+            raise ValueError(f"{name} needs a face model with expression components")
     image, hidden = graph_ends(encoder)
     inputs = hidden
     has_gdc = bool(feature_size and feature_channels and not identity_encoder)
@@ -94,9 +100,14 @@ def build_branch(
     if joint_head:
         inputs = keras.layers.Concatenate(name="both_heads")([inputs, hidden])
     parameters = keras.layers.Dense(layout.size, dtype="float32", name="parameters")(inputs)
-    if expression_channels:
-        change = _expression_head(feature_map(encoder, 4), expression_channels, layout)
-        parameters = keras.layers.Add(dtype="float32", name="parameters_sum")([parameters, change])
+    changes = [
+        _expression_head(feature_map(encoder, 4), channels, layout, prefix)
+        for prefix, channels in ((FINE, expression_channels), (GAZE, gaze_channels))
+        if channels
+    ]
+    if changes:
+        total = keras.layers.Add(dtype="float32", name="parameters_sum")
+        parameters = total([parameters, *changes])
     if recognizers:
         hidden = _embeddings(image, parameters, recognizers.split("+"), layout)
         parameters = _with_identity(parameters, hidden, layout)
@@ -152,25 +163,26 @@ def _with_identity(parameters, embedding, layout: ParameterLayout):
     return keras.layers.Concatenate(dtype="float32", name="parameters_with_identity")(parts)
 
 
-def _expression_head(fine, channels: int, layout: ParameterLayout):
+def _expression_head(fine, channels: int, layout: ParameterLayout, prefix: str):
     """Feature map (B, H, W, C) to a correction of the whitened parameters (B, P), initially 0; only
     the expression is ever corrected."""
-    options = {"kernel_initializer": "zeros", "dtype": "float32", "name": f"{FINE}linear"}
+    options = {"kernel_initializer": "zeros", "dtype": "float32", "name": f"{prefix}linear"}
     change = keras.layers.Dense(layout.expression.stop - layout.expression.start, **options)
-    seen = expression_features(fine, channels)
+    seen = expression_features(fine, channels, prefix)
     return ops.pad(change(seen), ((0, 0), (layout.expression.start, 0)))
 
 
-def expression_features(fine, channels: int):
-    """Feature map (B, H, W, C) to what an expression head's last layer gets (B, channels)."""
+def expression_features(fine, channels: int, prefix: str):
+    """Feature map (B, H, W, C) to what the last layer of an expression head, or of a gaze head,
+    gets (B, channels)."""
     layers = keras.layers
     for i, stride in enumerate((2, 1)):
         fine = layers.SeparableConv2D(
-            channels, 3, stride, "same", use_bias=False, name=f"{FINE}conv{i}"
+            channels, 3, stride, "same", use_bias=False, name=f"{prefix}conv{i}"
         )(fine)
-        fine = layers.BatchNormalization(momentum=0.9, name=f"{FINE}conv{i}_norm")(fine)
-        fine = layers.ReLU(name=f"{FINE}conv{i}_act")(fine)
-    return _global_depthwise_convolution(fine, channels, FINE)
+        fine = layers.BatchNormalization(momentum=0.9, name=f"{prefix}conv{i}_norm")(fine)
+        fine = layers.ReLU(name=f"{prefix}conv{i}_act")(fine)
+    return _global_depthwise_convolution(fine, channels, prefix)
 
 
 def build_regressor(branch: keras.Model, space: ParameterSpace) -> keras.Model:

@@ -13,7 +13,8 @@ from keras_scnn.geometry.camera import decompose, euler_from_camera, project
 from keras_scnn.geometry.rotations import euler_from_rotation
 from keras_scnn.models.crops import check_crops
 from keras_scnn.models.litert import LiteNetwork, lite_file
-from keras_scnn.models.presets import Preset, PresetData, load_preset, read_preset
+from keras_scnn.models.preset_network import Preset, PresetData
+from keras_scnn.models.presets import load_preset, read_preset
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import FaceParameters
 

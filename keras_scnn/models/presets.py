@@ -11,15 +11,21 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from keras_scnn.face_models import FACE_MODEL, face_model_beside, keep_face_model
-from keras_scnn.models.backend import check_data_format, start_keras
+from keras_scnn.models.backend import check_data_format
 from keras_scnn.models.encoder_table import MAX_INPUT_SIZE, check_input_size
+from keras_scnn.models.preset_network import (
+    CHANNELS,
+    Preset,
+    PresetData,
+    build_network,
+    network_settings,
+)
 from keras_scnn.models.shared_weights import (
     FORMAT,
     NETWORK,
@@ -33,7 +39,7 @@ from keras_scnn.models.shared_weights import (
     sources_of,
 )
 from keras_scnn.morphable_model import MorphableModel
-from keras_scnn.parameters import ParameterLayout, ParameterSpace, Whitening
+from keras_scnn.parameters import ParameterSpace, Whitening
 from keras_scnn.settings import did_you_mean
 from keras_scnn.storage import read_npz, write_npz
 from keras_scnn.storage.atomic import staged_files
@@ -49,121 +55,8 @@ FOLDER = Path(__file__).parent.parent / "assets" / "presets"
 SETTINGS = "preset.json"
 LITE_FILE = "network.tflite"
 FILES, OPTIONAL = (SETTINGS, WEIGHTS), (FACE_MODEL, LITE_FILE)
-SIZES = ("feature_size", "feature_channels", "expression_channels", "n_identity", "n_expression")
+SIZES = ("feature_size", *CHANNELS, "n_identity", "n_expression")
 FITTING = f"a preset whose {SETTINGS} and {WEIGHTS} fit"
-
-
-class _WithSpace:
-    """Properties derived from a preset's parameter space."""
-
-    space: ParameterSpace
-
-    @property
-    def face_model(self) -> MorphableModel:
-        """The face model of the parameter space."""
-        return self.space.face_model
-
-    @property
-    def layout(self) -> ParameterLayout:
-        """Positions of pose, identity and expression in the branch's parameters."""
-        return self.space.layout
-
-
-@dataclass(frozen=True, eq=False)
-class PresetData(_WithSpace):
-    """A preset without its network, to interpret the outputs of LiteRT or a server.
-
-    Attributes:
-        space, encoder, metadata, within_person_covariance: as in ``Preset``.
-        input_size: width and height of the crop, px.
-        feature_size: length of the identity feature; 0 where the network has no feature head.
-    """
-
-    space: ParameterSpace
-    encoder: str
-    input_size: int
-    feature_size: int
-    metadata: dict = field(default_factory=dict)
-    within_person_covariance: np.ndarray | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Preset(_WithSpace):
-    """A trained single-image network and the meaning of its outputs.
-
-    Attributes:
-        branch: from ``build_branch``, or from ``build_flip_averaged`` around one.
-        space: of the branch's parameters; its face model has the landmark offsets from training.
-        encoder: name of the encoder.
-        within_person_covariance: (K, K) float32, mm², of this network's neutral shapes
-            (``shape_distance.within_person_covariance``); None if it was not measured.
-        metadata: values that fit JSON: data, seed, results, license.
-    """
-
-    branch: keras.Model
-    space: ParameterSpace
-    encoder: str
-    metadata: dict = field(default_factory=dict)
-    within_person_covariance: np.ndarray | None = None
-
-    @property
-    def core(self) -> keras.Model:
-        """The trained network: the branch, or the one within a flip-averaged branch."""
-        inner = [layer for layer in self.branch.layers if layer.name == "branch"]
-        return inner[0] if inner else self.branch
-
-    @property
-    def is_flip_averaged(self) -> bool:
-        """Whether outputs are averaged over the crop and its mirror image at test time."""
-        return self.core is not self.branch
-
-    @property
-    def input_size(self) -> int:
-        """Width and height of the crop, px."""
-        return self.branch.input_shape[1]
-
-    @property
-    def feature_size(self) -> int:
-        """Length of the identity feature; 0 where the network has no feature head."""
-        features = self.branch.output.get("features")
-        return 0 if features is None else features.shape[-1]
-
-    @property
-    def feature_channels(self) -> int:
-        """Channels of a global depthwise convolution (GDC) head; 0 where the head is linear."""
-        from keras_scnn.models.heads import GDC
-
-        return self._channels(GDC)
-
-    @property
-    def expression_channels(self) -> int:
-        """Channels of the head that adds to the expression; 0 where there is none."""
-        from keras_scnn.models.heads import FINE
-
-        return self._channels(FINE)
-
-    def _channels(self, head: str) -> int:
-        layers = [layer for layer in self.core.layers if layer.name == f"{head}mix"]
-        return layers[0].filters if layers else 0
-
-    @property
-    def has_joint_head(self) -> bool:
-        """Whether the parameters are linear in the output of the GDC head too."""
-        return any(layer.name == "both_heads" for layer in self.core.layers)
-
-    @property
-    def recognizers(self) -> str:
-        """Names of the recognizers that predict identity, joined by '+'; '' for none."""
-        from keras_scnn.models.recognizers.layers import recognizer_layers
-
-        return "+".join(recognizer_layers(self.core))
-
-    @property
-    def has_identity_encoder(self) -> bool:
-        """Whether a second encoder predicts identity; see ``models.encoders``."""
-        from keras_scnn.models.encoders import PREFIX
-
-        return any(layer.name == f"{PREFIX}stem" for layer in self.core.layers)
 
 
 def save_preset(folder: str | os.PathLike, preset: Preset, base: str = "") -> None:
@@ -205,13 +98,7 @@ def _settings_of(preset: Preset) -> dict:
     return {
         "format": FORMAT,
         "version": VERSION,
-        "encoder": preset.encoder,
-        "input_size": preset.input_size,
-        "feature_size": preset.feature_size,
-        "feature_channels": preset.feature_channels,
-        "identity_encoder": preset.has_identity_encoder,
-        "joint_head": preset.has_joint_head,
-        "expression_channels": preset.expression_channels,
+        **network_settings(preset),
         "mirrored": preset.is_flip_averaged,
         "face_model": preset.face_model.name,
         "face_model_digest": preset.face_model.digest,
@@ -227,7 +114,7 @@ def _check_describes(settings: dict, preset: Preset) -> None:
 
     try:
         check_input_size(preset.input_size)
-        expected = _build(settings, preset.layout)
+        expected = build_network(settings, preset.layout)
     except ValueError as error:
         raise ValueError(f"the preset cannot be saved: {error}") from error
     check_same_network(preset.core, expected, f"a preset of {settings['encoder']}")
@@ -280,7 +167,7 @@ def load_preset(
     check_data_format()
     folder, settings, arrays, data = _read(home, face_model)
     with reading(folder, FITTING):
-        branch = _build(settings, data.layout)
+        branch = build_network(settings, data.layout)
     _fill(folder, branch, settings, arrays)
     if settings.get("mirrored"):
         from keras_scnn.models.flip_averaging import build_flip_averaged
@@ -421,20 +308,6 @@ def _data(settings: dict, arrays: dict, model: MorphableModel) -> PresetData:
         raise ValueError(f"shape_scatter is {covariance.shape}, not {(model.n_identity,) * 2}")
     sizes = settings["input_size"], settings["feature_size"]
     return PresetData(space, settings["encoder"], *sizes, settings["metadata"], covariance)
-
-
-def _build(settings: dict, layout: ParameterLayout) -> keras.Model:
-    """The network that settings describe, with random weights and without flip averaging."""
-    start_keras()
-    from keras_scnn.models.encoders import build_encoder
-    from keras_scnn.models.heads import build_branch
-
-    encoder = build_encoder(settings["encoder"], settings["input_size"])
-    channels = settings.get("feature_channels", 0)  # absent in older presets
-    two = settings.get("identity_encoder", False)
-    joint, fine = settings.get("joint_head", False), settings.get("expression_channels", 0)
-    heads = channels, two, joint, fine, settings.get("recognizers", "")
-    return build_branch(encoder, layout, settings["feature_size"], *heads)
 
 
 def _fill(folder: Path, branch: keras.Model, settings: dict, arrays: dict) -> None:

@@ -11,7 +11,7 @@ from keras_scnn.data.records import FaceRecords, photos_of_each
 from keras_scnn.evaluation import IdentityEvaluator, Pairs, Retrieval, Verification
 from keras_scnn.evaluation.calibration import calibrate
 from keras_scnn.models.inference import predict
-from keras_scnn.models.presets import Preset, PresetData
+from keras_scnn.models.preset_network import Preset, PresetData
 from keras_scnn.shape_distance import (
     mahalanobis_coordinates,
     shape_coordinates,

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from keras_scnn.geometry.camera import euler_from_camera, project
 from keras_scnn.io import read_image
 from keras_scnn.models import Preset
-from keras_scnn.models.presets import PresetData
+from keras_scnn.models.preset_network import PresetData
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import FaceParameters
 from keras_scnn.photos.cropping import FaceBox

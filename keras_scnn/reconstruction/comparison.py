@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_scnn.evaluation.calibration import SIGNS, probability
 from keras_scnn.geometry.alignment import apply_similarity, similarity_alignment
-from keras_scnn.models.presets import Preset, PresetData
+from keras_scnn.models.preset_network import Preset, PresetData
 from keras_scnn.photos.detection import LargestFaceDetector
 from keras_scnn.reconstruction.drawing import draw_comparison
 from keras_scnn.reconstruction.faces import Reconstruction

@@ -12,7 +12,8 @@ import keras_scnn
 from keras_scnn.geometry.camera import angle_in_image, transform_camera
 from keras_scnn.geometry.crops import invert_affine
 from keras_scnn.models.inference import Network, keras_network, open_network, predict
-from keras_scnn.models.presets import Preset, PresetData, preset_digest
+from keras_scnn.models.preset_network import Preset, PresetData
+from keras_scnn.models.presets import preset_digest
 from keras_scnn.photos.cropping import (
     FaceBox,
     FaceCrop,

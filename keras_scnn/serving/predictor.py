@@ -12,7 +12,8 @@ from keras_scnn import __version__
 from keras_scnn.models.crops import check_crops
 from keras_scnn.models.inference import Network, decoded_outputs, keras_network, open_network
 from keras_scnn.models.litert import LiteNetwork
-from keras_scnn.models.presets import Preset, PresetData, preset_digest
+from keras_scnn.models.preset_network import Preset, PresetData
+from keras_scnn.models.presets import preset_digest
 from keras_scnn.photos.cropping import FaceBox
 from keras_scnn.photos.detection import FaceDetector
 from keras_scnn.reconstruction.faces import Faces

@@ -133,10 +133,10 @@ class TrainConfig:
         False, "the parameters are linear in the output of the GDC too", modes=GROUPS
     )
     expression_channels: int = _count(
-        0,
-        "channels of a head on a fine feature map that adds to the expression; 0: none",
-        low=0,
-        modes=GROUPS,
+        0, "channels of a head on a fine feature map, for expressions; 0: none", low=0, modes=GROUPS
+    )
+    gaze_channels: int = _count(
+        0, "channels of another such head, for gaze; 0: none", low=0, modes=GROUPS
     )
     trained: str = _choice(
         "all",

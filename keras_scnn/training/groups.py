@@ -19,7 +19,7 @@ from keras_scnn.data.records import photos_of_each
 from keras_scnn.data.samplers import WHOLE, GroupSampler, JoinedSampler, Shard
 from keras_scnn.data.stream import fresh_group_dataset, group_dataset
 from keras_scnn.models import build_branch, build_encoder, build_group
-from keras_scnn.models.heads import FINE
+from keras_scnn.models.heads import FINE, GAZE
 from keras_scnn.models.presets import read_preset
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import ParameterSpace
@@ -125,8 +125,8 @@ def group_network(
     encoder = build_encoder(config.encoder, size, config.encoder_weights or None)
     sizes = config.feature_size, config.feature_channels
     heads = config.identity_encoder, config.joint_head
-    channels = config.expression_channels
-    branch = build_branch(encoder, space.layout, *sizes, *heads, expression_channels=channels)
+    fine = config.expression_channels, config.gaze_channels
+    branch = build_branch(encoder, space.layout, *sizes, *heads, *fine)
     freeze(branch, config.trained)
     teach = config.landmarks_teach_identity
     return build_group(branch, space, embedding_size, augmentation, teach, parts)
@@ -137,15 +137,16 @@ def freeze(branch: keras.Model, trained: str) -> None:
 
     Args:
         branch: of ``build_branch``.
-        trained: 'all' freezes none; 'expression' all but the expression head; 'others' that head
-            and the layers that it depends on, so that its output stays the same.
+        trained: 'all' freezes none; 'expression' all but the expression head; 'others' that head,
+            a gaze head, and the layers that they depend on, so that their outputs stay the same.
     """
     if trained == "all":
         return
-    head = {layer.name for layer in branch.layers if layer.name.startswith(FINE)}
+    fine = [layer for layer in branch.layers if layer.name.startswith(FINE)]
+    head = {layer.name for layer in fine if not layer.name.startswith(GAZE)}
     if trained == "others":
-        last = branch.get_layer(f"{FINE}linear")
-        head = {layer.name for layer in keras.Model(branch.inputs, last.output).layers}
+        below = keras.Model(branch.inputs, [layer.output for layer in fine])
+        head = {layer.name for layer in below.layers}
     for layer in branch.layers:
         layer.trainable = (layer.name in head) == (trained == "expression")
 

@@ -8,8 +8,8 @@ import numpy as np
 from keras_scnn.data.labels.identity_labels import ridge_regression
 from keras_scnn.data.records import FaceRecords
 from keras_scnn.models.encoders import PREFIX
-from keras_scnn.models.heads import FINE, GDC
-from keras_scnn.models.presets import Preset
+from keras_scnn.models.heads import FINE, GAZE, GDC
+from keras_scnn.models.preset_network import Preset
 from keras_scnn.parameters import ParameterSpace, Whitening
 from keras_scnn.training.config import TrainConfig
 
@@ -106,14 +106,14 @@ def copy_encoder(branch: keras.Model, source: keras.Model) -> None:
 def copy_network(branch: keras.Model, source: Preset, whitening: Whitening) -> None:
     """Copy all of a preset's network; the parameter head is converted to the branch's whitening.
 
-    A branch with a joint head, or an expression head, may start from a preset without one.
+    A branch with a joint, expression or gaze head may start from a preset without one.
 
     Raises:
         ValueError: the two networks differ.
     """
     theirs = {weight.path: weight for weight in source.core.weights}
-    adds = not source.expression_channels
-    mine = {w.path: w for w in branch.weights if not (adds and w.path.startswith(FINE))}
+    added = {w.path for w in branch.weights if w.path.startswith(FINE)} - set(theirs)
+    mine = {w.path: w for w in branch.weights if w.path not in added}
     joins = any(layer.name == "both_heads" for layer in branch.layers) and not source.has_joint_head
     ours, others = (
         {p: w.shape for p, w in weights.items() if not (joins and p == KERNEL)}
@@ -121,8 +121,10 @@ def copy_network(branch: keras.Model, source: Preset, whitening: Whitening) -> N
     )
     if ours != others:
         raise ValueError(
-            "the network to start from differs from the one to train: its encoder, feature head "
-            "and face model must be the same; or copy only the encoder (start_with 'encoder')"
+            "the network to start from differs from the one to train: its encoder, heads and face "
+            "model must be the same (it has expression_channels "
+            f"{source.expression_channels}, gaze_channels {source.gaze_channels}); or copy only "
+            "the encoder (start_with 'encoder')"
         )
     for path, weight in mine.items():
         value = np.asarray(theirs[path])
@@ -134,17 +136,18 @@ def copy_network(branch: keras.Model, source: Preset, whitening: Whitening) -> N
 def _set_whitened(branch: keras.Model, weights, source: Preset, whitening: Whitening) -> None:
     """Set the parameter head to weights for a preset's whitening, converted to another one.
 
-    The output of an expression head is rescaled in the same way.
+    The outputs of an expression head and of a gaze head are rescaled in the same way.
     """
     old, (kernel, bias) = source.space.whitening, (np.float64(weight) for weight in weights)
     scale = old.scale / whitening.scale
     branch.get_layer("parameters").set_weights(
         [kernel * scale, whitening.whiten(old.unwhiten(bias))]
     )
-    if source.expression_channels:
-        fine = branch.get_layer(f"{FINE}linear")
-        own = scale[source.space.layout.expression]
-        fine.set_weights([np.float64(weight) * own for weight in fine.get_weights()])
+    own = scale[source.space.layout.expression]
+    for prefix, channels in ((FINE, source.expression_channels), (GAZE, source.gaze_channels)):
+        if channels:
+            fine = branch.get_layer(f"{prefix}linear")
+            fine.set_weights([np.float64(weight) * own for weight in fine.get_weights()])
 
 
 def join_recognizer(
@@ -163,7 +166,7 @@ def join_recognizer(
 
     Raises:
         ValueError: the encoders differ, the feature is of another length, or the preset has an
-            identity encoder, a joint head or an expression head.
+            identity encoder, a joint head, an expression head or a gaze head.
     """
     from keras_scnn.models.recognizers.dlib import read_recognizer
     from keras_scnn.models.recognizers.dlib_file import fill_identity_encoder
@@ -181,10 +184,10 @@ def join_recognizer(
             "the preset to start from has a joint head, which start_with 'joined' does not copy; "
             "give a preset without one"
         )
-    if source.expression_channels:
+    if source.expression_channels or source.gaze_channels:
         raise ValueError(
-            "the preset to start from has an expression head, which start_with 'joined' does not "
-            "copy; give a preset without one"
+            "the preset to start from has a head for expression or gaze, which start_with 'joined' "
+            "does not copy; give a preset without one"
         )
     copy_encoder(branch, source.core)
     kernel, bias = source.core.get_layer("parameters").get_weights()

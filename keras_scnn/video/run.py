@@ -21,7 +21,8 @@ from tqdm import tqdm
 
 from keras_scnn.folders.table import read_about, read_part, require_pyarrow
 from keras_scnn.meshes.parts import check_parts
-from keras_scnn.models.presets import PresetData, read_preset
+from keras_scnn.models.preset_network import PresetData
+from keras_scnn.models.presets import read_preset
 from keras_scnn.reconstruction.reconstructor import provenance
 from keras_scnn.settings import check_workers
 from keras_scnn.storage.guard import reading

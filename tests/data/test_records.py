@@ -243,6 +243,15 @@ def test_nobody_is_held_out_whose_mirror_image_is_trained_on(held_out, seed):
     assert len(set(identity[unseen])) == held_out + held_out % 2
 
 
+def test_data_without_the_mirror_images_holds_out_the_same_people_first(held_out=20):
+    """As packs do, which have their numbers, but not their photos."""
+    identity, mirror = people_with_mirror_images()
+    of_both = set(identity[split_people(identity, held_out, mirror)[1]])
+    alone = identity < 40
+    of_one = set(identity[alone][split_people(identity[alone], held_out, mirror[alone])[1]])
+    assert len(of_one) == 20 and of_both & set(range(40)) < of_one
+
+
 def test_the_draw_of_mirror_pairs_is_seeded_and_takes_of_all(held_out=20):
     identity, mirror = people_with_mirror_images()
     first, again, other = (split_people(identity, held_out, mirror, s)[1] for s in (0, 0, 1))

@@ -124,6 +124,7 @@ def test_an_encoder_of_another_form_is_refused(make, what):
         (nested, "feature_channels", "pools no feature map"),
         (lambda: small(keras.layers.Flatten(), keras.layers.Dense(8)), "feature_channels", "pools"),
         (nested, "expression_channels", "has no feature map of 8 px or more"),
+        (nested, "gaze_channels", "has no feature map of 8 px or more"),
         (lambda: small(pool()), "expression_channels", "has no feature map of 8 px or more"),
     ],
 )

@@ -6,6 +6,7 @@ from keras_scnn.geometry.camera import project
 from keras_scnn.models import FaceDecoder, build_branch, build_encoder, build_regressor
 from keras_scnn.models.encoders import feature_map
 from keras_scnn.models.group import build_group
+from keras_scnn.models.heads import FINE, GAZE
 from keras_scnn.parameters import FaceParameters, ParameterLayout, ParameterSpace
 
 
@@ -132,6 +133,7 @@ def test_a_joint_head_sees_what_the_feature_head_sees(tiny_face_model):
         ({"recognizers": "sface", "identity_encoder": True}, "exclude each other; choose one"),
         ({"feature_size": 4.0}, "feature_size is 4.0; it must be a whole number"),
         ({"expression_channels": -1}, "expression_channels is -1"),
+        ({"gaze_channels": -1}, "gaze_channels is -1"),
     ],
 )
 def test_impossible_heads_are_refused(tiny_face_model, options, message):
@@ -148,14 +150,17 @@ def test_the_fine_map_is_a_quarter_as_high_as_the_image(name):
     assert fine.shape[1:3] == (16, 16)
 
 
-def test_the_expression_head_changes_nothing_at_first_and_then_only_expressions(tiny_face_model):
-    layout = layout_of(tiny_face_model)
-    branch = build_branch(build_encoder("mobilenet_0.5", 32), layout, 4, expression_channels=8)
+@pytest.mark.parametrize(("name", "prefix"), [("expression", FINE), ("gaze", GAZE)])
+def test_a_fine_head_changes_nothing_at_first_and_then_only_expressions(
+    tiny_face_model, name, prefix
+):
+    layout, heads = layout_of(tiny_face_model), {f"{name}_channels": 8}
+    branch = build_branch(build_encoder("mobilenet_0.5", 32), layout, 4, **heads)
     image = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype(np.float32)
     pooled = keras.Model(branch.input, branch.get_layer("parameters").output)
     before = branch(image)
     np.testing.assert_array_equal(before["parameters"], pooled(image))
-    linear = branch.get_layer("expression_linear")
+    linear = branch.get_layer(f"{prefix}linear")
     linear.kernel.assign(np.random.default_rng(1).normal(size=linear.kernel.shape))
     linear.bias.assign(np.ones(linear.bias.shape))
     after = branch(image)
@@ -187,10 +192,23 @@ def test_sizes_out_of_range_are_refused(options, message):
         build_branch(build_encoder("mobilenet_0.5", 32), ParameterLayout(4, 3), **options)
 
 
-def test_an_expression_head_needs_expressions():
+@pytest.mark.parametrize("name", ["expression_channels", "gaze_channels"])
+def test_a_fine_head_needs_expressions(name):
     encoder = build_encoder("mobilenet_0.5", 32)
-    with pytest.raises(ValueError, match="a face model with expression components"):
-        build_branch(encoder, ParameterLayout(4, 0), 8, expression_channels=8)
+    with pytest.raises(ValueError, match=f"{name} needs a face model with expression components"):
+        build_branch(encoder, ParameterLayout(4, 0), 8, **{name: 8})
+
+
+def test_the_heads_for_expression_and_gaze_are_added(tiny_face_model):
+    layout, rng = layout_of(tiny_face_model), np.random.default_rng(0)
+    heads = {"expression_channels": 6, "gaze_channels": 4}
+    branch = build_branch(build_encoder("mobilenet_0.5", 32), layout, 4, **heads)
+    image = rng.uniform(0, 255, (2, 32, 32, 3)).astype(np.float32)
+    before = np.asarray(branch(image)["parameters"])
+    for change, prefix in ((0.5, FINE), (-2.0, GAZE)):
+        branch.get_layer(f"{prefix}linear").bias.assign(np.full(layout.n_expression, change))
+    change = np.asarray(branch(image)["parameters"]) - before
+    np.testing.assert_allclose(change[:, layout.expression], -1.5, atol=1e-5)
 
 
 def test_a_copy_without_its_constants_gives_no_numbers(tiny_face_model, tiny_whitening):

@@ -98,19 +98,6 @@ def test_a_feature_head_that_weighs_places_comes_back(tmp_path, preset):
 
 
 @pytest.mark.integration
-def test_an_expression_head_comes_back(tmp_path, preset):
-    encoder = build_encoder("mobilenet_0.5", 32)
-    branch = build_branch(encoder, preset.layout, 16, expression_channels=6)
-    linear = branch.get_layer("expression_linear").kernel
-    linear.assign(np.random.default_rng(0).normal(size=linear.shape))
-    save_preset(tmp_path / "fine", dataclasses.replace(preset, branch=branch))
-    again = load_preset(tmp_path / "fine")
-    assert (again.expression_channels, preset.expression_channels) == (6, 0)
-    outputs, expected = again.branch(IMAGE)["parameters"], branch(IMAGE)["parameters"]
-    np.testing.assert_allclose(np.asarray(outputs), expected, atol=5e-3)
-
-
-@pytest.mark.integration
 def test_a_preset_stores_only_weights_that_its_base_lacks(tmp_path, monkeypatch, preset):
     monkeypatch.setattr(presets, "FOLDER", tmp_path)
     wide = build_branch(build_encoder("mobilenet_0.5", 32), preset.layout, 16, 600)

@@ -2,7 +2,7 @@
 
 import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -27,6 +27,22 @@ def tools(monkeypatch) -> Iterator[None]:
 def tool(tools, request) -> ModuleType:
     """The script NAME.py of a test module test_NAME.py."""
     return importlib.import_module(request.module.__name__.removeprefix("test_"))
+
+
+@pytest.fixture
+def refused(monkeypatch, capsys) -> Callable[..., str]:
+    """Runs a script with arguments that it refuses, and returns what it prints on stderr."""
+
+    def run(script: ModuleType, *arguments: str | Path) -> str:
+        monkeypatch.setattr(sys, "argv", [script.__name__, *map(str, arguments)])
+        try:
+            status = script.main()
+        except SystemExit as stop:  # argparse
+            status = stop.code
+        assert status == 2
+        return capsys.readouterr().err
+
+    return run
 
 
 @pytest.fixture(params=["mobile", "identity"])

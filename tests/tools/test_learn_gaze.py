@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from skimage import data
 
-from keras_scnn.models import load_preset
+from keras_scnn.models import load_preset, save_preset
 from keras_scnn.models.inference import keras_network
 from keras_scnn.models.presets import SETTINGS
 from keras_scnn.reconstruction.gaze import look_weights
@@ -39,17 +39,21 @@ def test_held_out_photos_are_not_used(tool):
 
 
 @pytest.mark.integration
-def test_the_head_becomes_the_look_units_and_all_else_stays(tool):
-    preset = load_preset("mobile")
+@pytest.mark.parametrize("name", ["mobile", "aflw-mobilenet-0.5"])  # with and without such heads
+def test_the_head_becomes_the_look_units_and_all_else_stays(tool, tmp_path, name):
+    preset = load_preset(name)
     crops = np.random.default_rng(1).integers(0, 255, (4, 120, 120, 3)).astype(np.uint8)
     before = preset.space.parameters(keras_network(preset)(crops)["parameters"])
     keras.utils.set_random_seed(2)
-    network, head = tool.gaze_network(preset, CHANNELS)
+    changed = tool.with_gaze_head(preset, CHANNELS)
+    network = tool.gaze_network(changed)
     tool.train(network, labels_of(tool, 70, [3.0, -6.0]), steps=2, seed=0)
     gaze = tool.UNIT * network.predict(np.float32(crops), verbose=0)
-    wider = tool.fold(preset, head, CHANNELS)
-    assert wider.expression_channels == preset.expression_channels + CHANNELS
-    after = wider.space.parameters(keras_network(wider)(crops)["parameters"])
+    tool.fold(changed, network)
+    assert changed.expression_channels == preset.expression_channels
+    assert changed.gaze_channels == CHANNELS != preset.gaze_channels
+    save_preset(tmp_path / "out", changed)  # raises for layers that are left frozen
+    after = changed.space.parameters(keras_network(changed)(crops)["parameters"])
     looks = look_weights(preset.face_model)
     is_look = looks.any(axis=0)
     assert is_look.sum() == 8
@@ -77,15 +81,14 @@ def test_the_command_learns_from_folders_of_photos(tool, tmp_path, monkeypatch, 
     note = json.loads((tmp_path / "out" / SETTINGS).read_text())["metadata"]["gaze"]
     assert (note["photos"], note["held_out"]["photos"]) == (56, 14)
     assert "bad.jpg" in capsys.readouterr().err
-    before = load_preset("mobile").expression_channels
-    assert load_preset(tmp_path / "out").expression_channels == before + 4
+    assert load_preset(tmp_path / "out").gaze_channels == 4
     made = (tmp_path / "labels.npz").stat().st_mtime_ns
     tool.main()  # the labels are used again
     assert (tmp_path / "labels.npz").stat().st_mtime_ns == made
 
 
 def test_presets_that_take_gaze_over_from_their_base_are_refused(tool, monkeypatch, capsys):
-    dlib_and_open = SimpleNamespace(recognizers="dlib", expression_channels=64)
+    dlib_and_open = SimpleNamespace(recognizers="dlib")
     monkeypatch.setattr(tool, "load_preset", lambda name: dlib_and_open)
     monkeypatch.setattr("sys.argv", ["learn_gaze", "open-identity", "out", "--data", "a"])
     with pytest.raises(SystemExit):
@@ -131,10 +134,9 @@ def test_the_gaze_of_renderings_is_theirs(tool):
         ("open --data {people} --held-out 2", "--held-out is 2; {people} has 2 people"),
         ("open --data {people} --leave-out {csv}", "no folder of --data has a photo 'other'"),
         ("open --data {people}", "gaze can be measured in none of 3 photos"),
-        ("aflw-mobilenet-0.5 --data a", "preset 'aflw-mobilenet-0.5' has no expression head"),
     ],
 )
-def test_options_that_do_not_fit_are_named(tool, monkeypatch, capsys, tmp_path, options, message):
+def test_options_that_do_not_fit_are_named(tool, refused, tmp_path, options, message):
     for name in ("people/a/1.png", "people/a/2.png", "people/b/1.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(tmp_path / name), np.zeros((80, 80, 3), np.uint8))
@@ -142,7 +144,28 @@ def test_options_that_do_not_fit_are_named(tool, monkeypatch, capsys, tmp_path, 
     places = {"people": tmp_path / "people", "csv": tmp_path / "x.csv"}
     message = message.format(**places)
     preset, *others = options.format(**places).split()
-    monkeypatch.setattr("sys.argv", ["learn_gaze", preset, "out", *others])
-    with pytest.raises(SystemExit):
-        tool.main()
-    assert message in capsys.readouterr().err
+    assert message in refused(tool, preset, tmp_path / "out", *others)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--data other --held-out 1", "made with --data {data}, not other; give the same"),
+        ("--data {data} --held-out 2", "made with --held-out [1], not [2]"),
+        ("--data {data} --held-out 1 --leave-out x.csv", "made with --leave-out None, not x.csv"),
+        ("--renderings 5", "made with --data {data}, not "),
+    ],
+)
+def test_labels_of_other_options_are_refused(tool, refused, tmp_path, options, message):
+    """Otherwise people who were to be held out would be trained on."""
+    args = tool.arguments().parse_args(["mobile", "out", "--data", "A", "--held-out", "1"])
+    args.labels, made = tmp_path / "labels.npz", labels_of(tool, 70, [1.0, 2.0])
+    args.seed = 4  # of the training alone
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tool, "make_labels", lambda args: made)
+        tool.read_or_make(args)
+    args.seed = 5
+    np.testing.assert_array_equal(tool.read_or_make(args).crops, made.crops)
+    words = options.format(data="A").split()
+    error = refused(tool, "mobile", tmp_path / "out", "--labels", args.labels, *words)
+    assert message.format(data="A") in error and not (tmp_path / "out").exists()

@@ -99,9 +99,7 @@ def test_the_command(tool, people, tmp_path, monkeypatch):
     ],
 )
 def test_what_cannot_be_learned_from_is_refused_at_once(
-    tool, people, tmp_path, monkeypatch, capsys, words, message
+    tool, people, tmp_path, refused, words, message
 ):
-    with pytest.raises(SystemExit) as stop:
-        run(tool, monkeypatch, "mobile", tmp_path / "out", "--data", "A,B", *words)
-    assert stop.value.code == 2 and message in capsys.readouterr().err
+    assert message in refused(tool, "mobile", tmp_path / "out", "--data", "A,B", *words)
     assert not list(tmp_path.iterdir())

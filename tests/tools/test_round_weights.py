@@ -19,6 +19,15 @@ def test_each_channel_lies_on_a_grid_of_its_own(tool):
     assert all(len(np.unique(rounded[..., i])) < 100 for i in range(3))
 
 
+def test_a_channel_of_a_depthwise_kernel_has_a_grid_of_its_own(tool):
+    scale = np.geomspace(1e-4, 10, 60)[:, None]
+    kernel = np.float32(np.random.default_rng(0).normal(0, scale, (7, 7, 60, 1)))
+    rounded = tool.on_grid(kernel, 4)
+    deviation = kernel.std(axis=(0, 1))
+    assert (abs(rounded - kernel).max(axis=(0, 1)) <= deviation / 8 * 1.001).all()
+    assert (rounded.std(axis=(0, 1)) > 0.9 * deviation).all()
+
+
 @pytest.mark.integration
 def test_the_command_makes_a_smaller_file_of_nearly_the_same_network(tool, tmp_path, monkeypatch):
     name, out = "aflw-mobilenet-0.5", tmp_path / "rounded"

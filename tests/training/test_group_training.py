@@ -14,6 +14,7 @@ from keras_scnn.data.records import load_records, save_records
 from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, cached_records
 from keras_scnn.face_models import load_face_model
 from keras_scnn.models import build_branch, build_encoder, encoders, load_preset
+from keras_scnn.models.heads import FINE, GAZE
 from keras_scnn.parameters import ParameterLayout
 from keras_scnn.settings import configuration, read_yaml
 from keras_scnn.train import main, parse
@@ -225,19 +226,28 @@ def test_only_the_expression_head_is_trained(tmp_path, data, run):
             )
 
 
-def test_others_trains_all_but_the_expression_head_and_its_input_layers():
-    layout = ParameterLayout(3, 2)
-    branch = build_branch(build_encoder("mobilenet_0.5", 64), layout, 8, expression_channels=4)
-    change = keras.Model(branch.input, branch.get_layer("expression_linear").output)
+def with_fine_heads():
+    encoder, heads = build_encoder("mobilenet_0.5", 64), {"gaze_channels": 3}
+    return build_branch(encoder, ParameterLayout(3, 2), 8, expression_channels=4, **heads)
+
+
+def test_others_trains_all_but_the_heads_for_expression_and_gaze_and_their_input_layers():
+    branch = with_fine_heads()
+    linear = [branch.get_layer(f"{prefix}linear").output for prefix in (FINE, GAZE)]
+    changes = keras.Model(branch.input, linear)
     freeze(branch, "others")
-    assert not change.trainable_weights and branch.trainable_weights
+    assert not changes.trainable_weights and branch.trainable_weights
     assert {"parameters", "conv_pw_13", "features_linear"} <= {
         layer.name for layer in branch.layers if layer.trainable
     }
-    everything = build_branch(build_encoder("mobilenet_0.5", 64), layout, 8, expression_channels=4)
+
+
+def test_a_gaze_head_is_no_part_of_the_expression_head():
+    everything = with_fine_heads()
     freeze(everything, "expression")
     names = {weight.path.split("/")[0] for weight in everything.trainable_weights}
-    assert names and all(name.startswith("expression_") for name in names)
+    assert names and all(name.startswith(FINE) for name in names)
+    assert not any(name.startswith(GAZE) for name in names)
 
 
 def test_profiles_are_drawn_more_often_and_frontal_photos_count_1():

@@ -21,6 +21,7 @@ from keras_scnn.data.records import FaceRecords, save_records
 from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, cached_records
 from keras_scnn.geometry.camera import compose
 from keras_scnn.models import load_preset, save_preset
+from keras_scnn.models.preset_network import CHANNELS
 from keras_scnn.models.presets import preset_folder
 from keras_scnn.parameters import ParameterSpace
 from keras_scnn.settings import configuration, read_yaml
@@ -157,7 +158,7 @@ def test_the_packages_release_is_a_plan_of_known_settings():
             ("matching", "all"),
             ("groups", "expression"),
         ]
-        network = "joint_head", "identity_encoder", "feature_size", "expression_channels"
+        network = "joint_head", "identity_encoder", "feature_size", *CHANNELS
         first, second = ({name: getattr(one, name) for name in network} for one in configs)
         assert first == second, "the second run goes on with the network of the first"
 

@@ -3,6 +3,7 @@ import pytest
 
 from keras_scnn.face_models import load_face_model
 from keras_scnn.models import Preset, build_branch, build_encoder
+from keras_scnn.models.heads import FINE, GAZE
 from keras_scnn.parameters import ParameterLayout, ParameterSpace, Whitening
 from keras_scnn.training.warm_start import copy_encoder, copy_network, solve_dense, solve_head
 
@@ -43,11 +44,12 @@ def preset(branch):
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("channels", [0, 4])
-def test_a_copied_network_predicts_the_same_with_another_whitening(channels):
-    branch, theirs = (make(expression_channels=channels) for _ in range(2))
-    if channels:  # the head adds nothing before it is trained
-        fine = theirs.get_layer("expression_linear")
+@pytest.mark.parametrize(("expression", "gaze"), [(0, 0), (4, 0), (4, 3), (0, 3)])
+def test_a_copied_network_predicts_the_same_with_another_whitening(expression, gaze):
+    heads = {"expression_channels": expression, "gaze_channels": gaze}
+    branch, theirs = (make(**heads) for _ in range(2))
+    for prefix in [name for name, n in ((FINE, expression), (GAZE, gaze)) if n]:
+        fine = theirs.get_layer(f"{prefix}linear")  # it adds nothing before it is trained
         fine.set_weights([np.full_like(w, 0.1) for w in fine.get_weights()])
     source = preset(theirs)
     whitening = Whitening(np.linspace(-1, 1, LAYOUT.size), np.linspace(0.5, 3, LAYOUT.size))
@@ -60,6 +62,21 @@ def test_a_copied_network_predicts_the_same_with_another_whitening(channels):
         atol=1e-5,
     )
     np.testing.assert_allclose(mine["features"], theirs["features"], atol=1e-6)
+
+
+def test_a_network_with_a_new_gaze_head_predicts_the_same():
+    source = preset(make(expression_channels=4))
+    branch = make(expression_channels=4, gaze_channels=3)
+    copy_network(branch, source, source.space.whitening)
+    photos = IMAGES[:3].astype(np.float32)
+    mine, theirs = (one(photos)["parameters"] for one in (branch, source.branch))
+    np.testing.assert_allclose(mine, theirs, atol=1e-5)
+
+
+def test_the_heads_of_a_preset_that_the_network_lacks_are_named():
+    source = preset(make(expression_channels=4, gaze_channels=3))
+    with pytest.raises(ValueError, match="it has expression_channels 4, gaze_channels 3"):
+        copy_network(make(expression_channels=4), source, source.space.whitening)
 
 
 def test_another_network_is_refused():

@@ -32,10 +32,10 @@ from keras_scnn.storage.guard import reading
 from keras_scnn.storage.images import decode_plain_jpeg
 from keras_scnn.storage.text import json_text
 
-FORMAT, VERSION = "keras_scnn.photo_pack", 3
+FORMAT, VERSION = "keras_scnn.photo_pack", 4
 PER_PHOTO, OF_RECORDS = (
     ("limits", "single_identity", "source"),
-    ("parameters", "landmarks", "identity", "weight"),
+    ("parameters", "landmarks", "identity", "mirror", "weight"),
 )
 MARGIN_SHARE, QUALITY = 1 / 6, 93
 MIN_PHOTOS = 2  # photos of a person from which the joint fit differs from fits to single photos
@@ -64,6 +64,9 @@ def write_pack(
     path: str | os.PathLike, mixture: Mixture, model: MorphableModel, folders: str = ""
 ) -> None:
     """Pack face records, without mirror images of people: batches mirror photos themselves.
+
+    The people's numbers of mirror images are kept, so that ``split_people`` holds out the same
+    people as of the records.
 
     Args:
         path: of the file, ``.npz``.
@@ -94,6 +97,7 @@ def write_pack(
         framed = list(tqdm(pool.map(partial(make, margin), jobs), total=len(records), desc="pack"))
     files, limits = zip(*framed, strict=True)
     weight = np.ones((len(records), 68)) if records.weight is None else records.weight
+    mirror = np.full(len(records), -1) if records.mirror is None else records.mirror
     write_npz(
         path,
         FORMAT,
@@ -107,6 +111,7 @@ def write_pack(
         parameters=records.parameters,
         single_identity=single_fits(mixture, model),
         identity=records.identity,
+        mirror=np.int32(mirror),
         source=mixture.source,
         landmark_offsets=model.landmark_offsets,
         face_model=np.array(model.name),
@@ -145,6 +150,7 @@ def _pack(arrays: dict[str, np.ndarray]) -> Pack:
         str(arrays["face_model"]),
         {**config, "landmark_offsets": arrays["landmark_offsets"].tolist()},
         weight=arrays["weight"],
+        mirror=arrays["mirror"],
     )
     mixture = Mixture(records, arrays["source"])
     return Pack(mixture, frames, margin, arrays["limits"], arrays["single_identity"])
@@ -194,7 +200,7 @@ def frame(
         margin: px on each side.
 
     Returns:
-        the JPEG, and (4,) float32, the first and last x, y of it that show the photo (x, y, x, y).
+        the JPEG, and (4,) float64, the first and last x, y of it that show the photo (x, y, x, y).
     """
     to_crop, whole = np.float64(crop_from_image), size + 2 * margin
     first, scale = invert_affine(to_crop) @ [-0.5, -0.5, 1], to_crop[0, 0]

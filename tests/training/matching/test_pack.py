@@ -113,6 +113,7 @@ def test_a_pack_has_no_mirror_images_of_its_people(mixture, open_face, tmp_path)
     np.testing.assert_array_equal(pack.mixture.records.identity, [0, 0, 1, 1])
     np.testing.assert_array_equal(pack.mixture.records.landmarks, mixture.records.landmarks[:4])
     assert len(pack.frames) == len(pack.mixture.source) == len(pack.single_identity) == 4
+    np.testing.assert_array_equal(pack.mixture.records.mirror, [2, 2, -1, -1])
 
 
 def test_a_pack_keeps_the_settings_of_the_records(mixture, open_face, tmp_path):
