@@ -67,8 +67,8 @@ class FaceRecords:
         embedding: (n, E) float32, a face recognizer's embedding of the photo; NaN if unknown.
 
     Raises:
-        ValueError: the arrays' lengths differ, one is not an array or has another shape, the images
-            have another dtype, a weight is negative, a parameter or a landmark with a weight above
+        ValueError: the arrays' lengths differ, one is not an array or has another shape or kind of
+            dtype, a weight is negative, a parameter or a landmark with a weight above
             0 is not finite, or a person's number is not a whole number or does not fit into int32.
     """
 
@@ -85,16 +85,16 @@ class FaceRecords:
     embedding: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        sizes = {name: len(getattr(self, name)) for name in self.arrays()}
-        if len(set(sizes.values())) != 1:
-            raise ValueError(f"the arrays differ in length: {sizes}")
         shape, dtype = np.shape(self.images), getattr(self.images, "dtype", "no array")
         if len(shape) != 4 or shape[2:] != (shape[1], 3) or dtype != np.uint8:
             raise ValueError(
                 f"images are {shape} of {dtype}; they must be (n, S, S, 3) of uint8, RGB, 0 to 255"
             )
         for name in self.arrays()[1:]:
-            _check_label_shape(name, getattr(self, name))
+            _check_label(name, getattr(self, name))
+        sizes = {name: len(getattr(self, name)) for name in self.arrays()}
+        if len(set(sizes.values())) != 1:
+            raise ValueError(f"the arrays differ in length: {sizes}")
         if self.weight is not None and not (self.weight >= 0).all():
             raise ValueError(
                 f"weight: the smallest is {np.min(self.weight)}; every landmark needs 0 or more"
@@ -118,7 +118,7 @@ class FaceRecords:
         return np.array([min(groups[int(person)]) for person in self.identity])
 
 
-def _check_label_shape(name: str, array: np.ndarray) -> None:
+def _check_label(name: str, array: np.ndarray) -> None:
     is_array, shape = isinstance(array, np.ndarray), np.shape(array)
     wanted, words = LABEL_SHAPES[name]
     fits = len(shape) == 1 + len(wanted) and all(
@@ -127,6 +127,9 @@ def _check_label_shape(name: str, array: np.ndarray) -> None:
     if not (is_array and fits):
         what = shape if is_array else f"of the type {type(array).__name__}"
         raise ValueError(f"{name} are {what}; they must be an array {words}")
+    if (array.dtype.kind == "U") != (name == "name") or array.dtype.kind not in "Ubiuf":
+        kind = "text" if name == "name" else "numbers"
+        raise ValueError(f"{name} are of the dtype {array.dtype}; they must be {kind}")
 
 
 def _check_finite(name: str, is_usable: np.ndarray) -> None:

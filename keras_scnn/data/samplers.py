@@ -238,8 +238,12 @@ class PairSampler:
         if p_same > 0 and not self._has_pairs.any():
             raise ValueError("identity: nobody has two photos; pairs of one person need them")
         if p_same < 1 and not self._has_others.any():
-            there = counted(len(self._all), "person")
-            raise ValueError(f"identity: {there}; pairs of two people need {least.min()}")
+            count = self._people.count_by_source(self._all)
+            nearest = int(np.argmin(least - count))
+            raise ValueError(
+                f"identity: {counted(int(count[nearest]), 'person')} of one data set; pairs of two "
+                f"people need {least[nearest]}"
+            )
         self._p_same, self._seed = p_same, whole("seed", seed, 0)
 
     @property

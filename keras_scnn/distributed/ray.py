@@ -45,9 +45,15 @@ def train_on_ray(
 
     Raises:
         ImportError: the extra is not installed.
+        ValueError: the run folder of several hosts is not an absolute path.
         ValueError, FileNotFoundError, RuntimeError: as training; these are not retried.
         OSError: more ranks were lost than ``restarts``.
     """
+    if config.hosts > 1 and not os.path.isabs(config.run):
+        raise ValueError(
+            f"run is '{config.run}'; with hosts {config.hosts} it must be an absolute path that all "
+            "of them can access"
+        )
     require_ray()
     import ray
 

@@ -198,7 +198,9 @@ class TrainConfig:
         modes=GROUPS,
         needs="profile_emphasis",
     )
-    blend_groups: float = _share(0.6, "share of the groups that are blended", modes=("matching",))
+    blend_groups: float = _share(
+        0.6, "share of the groups that are blended", modes=("matching",), needs="group_people"
+    )
     blend_singles: float = _share(
         0.5, "share of the single photos that are blended", modes=("matching",)
     )
@@ -410,6 +412,8 @@ class TrainConfig:
             raise ValueError(f"photos is {self.photos}; pairs of one person need 2 or more of each")
         if self.batches in GROUPS and not self.group_people + self.single_photos:
             raise ValueError("group_people and single_photos are 0; a batch needs some photos")
+        if self.group_share and not (self.group_people and self.single_photos):
+            raise ValueError("group_share needs group_people and single_photos above 0")
         self._check_launch()
 
 

@@ -139,7 +139,10 @@ def _image_from_face(teacher_parameters: np.ndarray) -> np.ndarray:
 
 def _hand_weight(labels: dict[str, np.ndarray]) -> np.ndarray:
     """(N, 68) reliability of the hand-made points: 1 visible, 0.5 estimated, 0 missing."""
-    weight = np.array([0.0, 0.5, 1.0])[labels["visibility68"]]
+    visibility = labels["visibility68"]
+    if (odd := np.flatnonzero(~np.isin(visibility, (0, 1, 2)).all(axis=1))).size:
+        raise ValueError(f"{labels['name'][odd[0]]} has a visibility68 that is not 0, 1 or 2")
+    weight = np.array([0.0, 0.5, 1.0])[visibility]
     weight[~np.isfinite(labels["landmarks68_residual"])] = 0
     is_lost = (weight > 0) & ~np.isfinite(labels["landmarks68"]).all(axis=-1)
     if (lost := np.flatnonzero(is_lost.any(axis=1))).size:

@@ -186,7 +186,9 @@ def _records(config: SyntheticConfig, people: range, rendered, progress) -> Face
 def _joined(config: SyntheticConfig, people: Sequence[int], parts: list) -> FaceRecords:
     images, parameters, landmarks = (np.concatenate(array) for array in zip(*parts, strict=True))
     identity = np.repeat(np.array(people, np.int32), config.photos)
-    return FaceRecords(images, parameters, landmarks, identity, config.face_model)
+    model = _model_and_painter(config)[0]
+    settings = {"face_model_digest": model.digest}
+    return FaceRecords(images, parameters, landmarks, identity, model.name, settings)
 
 
 def _map(config: SyntheticConfig, people: range, workers: int):
