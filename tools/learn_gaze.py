@@ -32,14 +32,12 @@ import numpy as np
 from tqdm import tqdm
 
 from keras_scnn.data.augment import UPRIGHT, augment
-from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, render_person
-from keras_scnn.face_models import load_face_model
 from keras_scnn.geometry.camera import angle_in_image, euler_from_camera
 from keras_scnn.io import read_image
 from keras_scnn.models import Preset, load_preset
 from keras_scnn.models.heads import FINE, GAZE
 from keras_scnn.models.preset_network import branch_like
-from keras_scnn.parameters import FaceParameters, ParameterLayout
+from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.photos.cropping import crop_upright
 from keras_scnn.photos.files import find_photos
 from keras_scnn.photos.iris import IrisFinder
@@ -62,6 +60,7 @@ from keras_scnn.storage.outputs import check_out
 from keras_scnn.storage.text import counted, json_text
 from map_identity import save_refined
 from solve_identity import whole
+from upright_portraits import PHOTOS, upright_portraits
 
 FORMAT, VERSION = "keras_scnn.gaze_labels", 2
 MADE_OF = ("data", "held_out", "leave_out", "renderings")  # options that determine the labels
@@ -91,21 +90,13 @@ class Labels:
 
 def rendered_labels(people: int, seed: int) -> Labels:
     """Portraits in which the eyes are not closed, and their gaze."""
-    config = SyntheticConfig(
-        people=people, photos=10, seed=seed, yaw_degrees=MAX_YAW, roll_degrees=3.0, spread=0.6,
-        portraits=True,
-    )  # fmt: skip
-    parts = [render_person(config, person) for person in tqdm(range(people), "rendering")]
-    crops, vectors, _ = (np.concatenate(column) for column in zip(*parts, strict=True))
-    model = load_face_model(config.face_model)
-    faces = FaceParameters.from_vector(
-        vectors, ParameterLayout(model.n_identity, model.n_expression)
-    )
+    crops, faces, _ = upright_portraits(people, seed)
+    model = MorphableModel.open_face()
     lids = [model.arkit_names.index(f"eyeBlink{side}") for side in SIDES]
     shows = faces.expression[:, lids].max(axis=1) < MOST_BLINK
     gaze = gaze_degrees(model, faces.expression).mean(axis=1)
     head = np.degrees(euler_from_camera(faces.pose))
-    person = np.repeat(np.arange(people), config.photos)
+    person = np.repeat(np.arange(people), PHOTOS)
     columns = crops, np.float32(gaze), np.float32(head), person >= people - people // 10
     return Labels(*(column[shows] for column in columns))
 

@@ -51,8 +51,8 @@ def train_on_ray(
     """
     if config.hosts > 1 and not os.path.isabs(config.run):
         raise ValueError(
-            f"run is '{config.run}'; with hosts {config.hosts} it must be an absolute path that all "
-            "of them can access"
+            f"run is '{config.run}'; with hosts {config.hosts} it must be an absolute path that "
+            "all of them can access"
         )
     require_ray()
     import ray

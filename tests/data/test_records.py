@@ -188,6 +188,24 @@ def test_parts_of_different_length_are_refused(records):
         )
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"parameters": None}, "parameters are of the type NoneType; they must be an array"),
+        ({"parameters": 3}, "parameters are of the type int"),
+        ({"landmarks": np.float32(1)}, "landmarks are of the type float32"),
+        ({"identity": np.array(3)}, r"identity are \(\); they must be an array \(n,\)"),
+        ({"parameters": np.full((6, 4), None)}, "parameters are of the dtype object; .* numbers"),
+        ({"weight": np.full((6, 68), "1")}, "weight are of the dtype <U1; they must be numbers"),
+        ({"name": np.arange(6)}, "name are of the dtype int64; they must be text"),
+        ({"images": None}, r"images are \(\) of no array"),
+    ],
+)
+def test_what_is_no_array_of_numbers_is_refused(records, change, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(records, **change)
+
+
 @pytest.mark.parametrize("value", [-0.5, np.nan])
 def test_a_landmark_weight_below_zero_is_refused(records, value):
     weight = np.ones((len(records), 68), np.float32)

@@ -1,5 +1,6 @@
 """A group of two ranks on a local Ray cluster, of which one is killed; and what is refused."""
 
+import dataclasses
 import os
 import signal
 import sys
@@ -62,6 +63,12 @@ def test_a_group_that_lost_a_rank_is_started_again(cluster, config, tmp_path, mo
 def test_permanent_errors_are_not_retried(cluster, config):
     with pytest.raises(ValueError, match="data: no such records"):
         train_on_ray(config, work=refuse)
+
+
+def test_the_run_folder_of_several_hosts_is_an_absolute_path(config):
+    """A relative one would be another folder on each host."""
+    with pytest.raises(ValueError, match="run is 'runs/x'; with hosts 2 it must be an absolute"):
+        train_on_ray(dataclasses.replace(config, run="runs/x"), work=refuse)
 
 
 def test_rank_and_minutes_cannot_be_chosen(capsys):

@@ -67,3 +67,33 @@ def test_the_map_is_folded_into_the_weights_and_all_else_stays(tool, name, rng):
 def test_a_face_model_without_these_units_is_named(tool, tiny_face_model):
     with pytest.raises(ValueError, match="has no eyeBlinkLeft, eyeBlinkRight"):
         tool.eye_units(tiny_face_model)
+
+
+@pytest.mark.integration
+def test_the_command_learns_from_renderings(tool, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "out"
+    words = f"calibrate_eyes open {out} --renderings 12 --seed 3"
+    monkeypatch.setattr("sys.argv", words.split())
+    assert tool.main() == 0
+    note = load_preset(out).metadata["eyes"]
+    assert note["calibrated_on"] == "renderings"
+    assert 0 < note["photos"] < 120 and note["photos"] % 10 == 0  # whole people are left out
+    printed = capsys.readouterr().out.splitlines()
+    before, after = (float(line.split("error ")[1].split(",")[0]) for line in printed[:2])
+    assert after < before < 0.08
+
+
+def test_the_known_openings_are_those_of_the_renderings(tool):
+    preset = load_preset("open")
+    right, left = tool.rendered_eyes(preset, 2, seed=5)
+    _, faces, landmarks = tool.upright_portraits(2, 5)
+    np.testing.assert_allclose(right.opening, tool.opening(landmarks[:, 36:42, :2]), atol=1e-6)
+    blink = preset.face_model.expression_names.index("eyeBlinkLeft")
+    shut = faces.expression[:, blink] > 0.9
+    assert left.opening[shut].max(initial=0) < 0.15 < left.opening[~shut].max()
+
+
+def test_renderings_need_two_people(tool, tmp_path, refused):
+    assert "--renderings is 1; it must be 2 or more" in refused(
+        tool, "open", tmp_path / "out", "--renderings", "1"
+    )

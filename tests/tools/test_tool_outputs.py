@@ -8,7 +8,7 @@ import pytest
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 SCRIPTS = {
-    "calibrate_eyes": "AFLW mobile {out}",
+    "calibrate_eyes": "mobile {out} --aflw FOLDER",
     "follow_base": "identity mobile {out} --labels LABELS",
     "learn_gaze": "mobile {out} --data FOLDER",
     "make_identity_preset": "PACK mobile {out}",

@@ -12,6 +12,8 @@ from keras_scnn.training import config as module
 from keras_scnn.training.config import TrainConfig
 from keras_scnn.training.recipes import recipe_path
 
+MATCHING = {"batches": "matching", "devices": "1"}
+
 
 @pytest.mark.parametrize(
     ("values", "message"),
@@ -48,6 +50,9 @@ def test_values_out_of_range_are_refused(values, message):
         ({"teacher_share": 0.6}, "teacher_share is for batches of 'groups', not 'pairs'"),
         ({"batches": "matching", "augmentation": 1.0}, "augmentation is for batches of 'pairs'"),
         ({"batches": "groups", "group_share": 0.5}, "group_share is for batches of 'matching'"),
+        (MATCHING | {"group_share": 0.5, "group_people": 0}, "group_share needs group_people and"),
+        (MATCHING | {"group_share": 0.5, "single_photos": 0}, "and single_photos above 0"),
+        (MATCHING | {"blend_groups": 0.5, "group_people": 0}, "blend_groups has no effect without"),
         ({"data_weights": "1,2"}, "data_weights has no effect without data"),
         ({"start": "", "start_with": "network"}, "start_with has no effect without start"),
         (

@@ -123,6 +123,11 @@ def test_missing_and_damaged_files_are_named(tmp_path):
     (tmp_path / "labels.npz").write_bytes(b"damaged")
     with pytest.raises(ValueError, match=r"labels\.npz: not a readable \.npz"):
         load_targets(tmp_path)
+    visibility = np.zeros((COUNT, 68), np.int8)
+    visibility[7, 3] = -1
+    write(tmp_path, visibility68=visibility)
+    with pytest.raises(ValueError, match="image00003_1.jpg has a visibility68 that is not 0, 1 or"):
+        load_targets(tmp_path)
     write(tmp_path, visibility68=None)
     with pytest.raises(ValueError, match=r"visibility68 is missing; expected \(44, 68\)"):
         load_targets(tmp_path)

@@ -4,15 +4,18 @@ import cv2
 import numpy as np
 import pytest
 
+from keras_scnn.data.mixture import Mixture
 from keras_scnn.data.records import IMAGES, load_records
 from keras_scnn.data.synthesis import rendered_people
 from keras_scnn.data.synthesis.rendered_people import (
     LIMITS,
     SyntheticConfig,
     cached_records,
+    render_people,
     render_person,
     render_records,
 )
+from keras_scnn.face_models import load_face_model
 from keras_scnn.geometry.camera import decompose, project
 from keras_scnn.geometry.rotations import euler_from_rotation
 from keras_scnn.parameters import FaceParameters, ParameterLayout
@@ -121,6 +124,16 @@ def test_a_face_model_that_replaces_another_is_rendered(tmp_path, open_face):
     assert not np.array_equal(first[2], other[2])
     for now, wanted in zip(again, other, strict=True):
         np.testing.assert_array_equal(now, wanted)
+
+
+def test_records_in_memory_name_the_model_and_not_its_file(tmp_path, open_face):
+    path = tmp_path / "mine.npz"
+    open_face.save(path)
+    config = dataclasses.replace(CONFIG, people=1, photos=1, face_model=str(path))
+    records = render_people(config)
+    assert records.face_model == open_face.name
+    Mixture(records, np.zeros(1, np.int32)).annotated(open_face)
+    assert records.config["face_model_digest"] == load_face_model(path).digest
 
 
 def test_two_workers_render_what_one_does(tmp_path):
