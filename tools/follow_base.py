@@ -33,7 +33,7 @@ from keras_scnn.models.preset_network import branch_like
 from keras_scnn.settings import command
 from keras_scnn.storage.outputs import check_out
 from learn_gaze import read_labels
-from map_identity import BATCH, in_mm
+from map_identity import BATCH
 
 MOST_CROPS = 4000
 SUM = "parameters_sum"  # the layer of all whitened parameters, before the identity layer
@@ -94,7 +94,7 @@ def keep_shapes(preset: Preset, old: np.ndarray, new: np.ndarray) -> dict[str, f
     layer, changed = preset.core.get_layer(f"{PREFIX}shape"), changed_columns(old, new)
     kernel, bias = (np.float64(part) for part in layer.get_weights())
     fit, constant = linear_fit(new, old[:, changed])
-    used, to_mm = kernel[changed].copy(), in_mm(preset)
+    used, to_mm = kernel[changed].copy(), preset.space.shape_basis
     kernel[changed] = 0
     kernel[: new.shape[1]] += fit @ used
     layer.set_weights([kernel, bias + constant @ used])

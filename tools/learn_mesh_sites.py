@@ -20,6 +20,7 @@ from tqdm import tqdm
 from keras_scnn.data.labels.landmarker import Landmarker, mesh_share
 from keras_scnn.data.labels.mesh_landmarks import POINTS, image_from_head, landmarks_from_mesh
 from keras_scnn.data.sources.aflw import load_targets
+from keras_scnn.data.sources.pts import read_pts
 from keras_scnn.geometry.landmarks68 import MIRROR68
 from keras_scnn.io import read_image
 from keras_scnn.photos.detection import FaceDetector
@@ -89,7 +90,7 @@ def check(folder: Path) -> None:
         batch = paths[start : start + BATCH]
         result = landmarker([read_image(path.with_suffix(".jpg")) for path in batch])
         for path, faces in zip(batch, result, strict=True):
-            points = np.loadtxt(path.read_text().split("{")[1].split("}")[0].splitlines()) - 1
+            points = read_pts(path)
             apart = [np.linalg.norm((f.landmarks[:, :2] - points).mean(axis=0)) for f in faces]
             if faces:
                 face = faces[int(np.argmin(apart))]

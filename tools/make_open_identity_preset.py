@@ -32,7 +32,7 @@ from keras_scnn.settings import command
 from keras_scnn.shape_distance import shape_coordinates, within_person_covariance
 from keras_scnn.storage.outputs import check_out
 from make_identity_preset import check_of_package, with_recognizers
-from map_identity import in_mm, output_of
+from map_identity import output_of
 from solve_identity import cache_path, cached, whole
 
 RECOGNIZER = "dlib"
@@ -84,7 +84,7 @@ def set_heads(preset: Preset, embeddings: np.ndarray, kernel: np.ndarray) -> np.
     """
     head, feature = (preset.core.get_layer(n) for n in (f"{PREFIX}shape", "features_linear"))
     identity, space = preset.layout.identity, preset.space
-    whitened = kernel @ np.linalg.inv(in_mm(preset))
+    whitened = kernel @ np.linalg.inv(preset.space.shape_basis)
     weights = np.zeros(head.kernel.shape)
     weights[-len(whitened) :] = whitened  # the parameters before the embedding get zero weights
     mean = embeddings.mean(axis=0)

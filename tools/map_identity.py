@@ -136,15 +136,9 @@ def map_to(
         mixture.source[chosen],
         photo_weights(records, chosen),
         options,
-        None if start is None else start @ in_mm(preset),
+        None if start is None else start @ preset.space.shape_basis,
     )
-    return kernel @ np.linalg.inv(in_mm(preset)), np.float64(inputs).mean(axis=(0, 1))
-
-
-def in_mm(preset: Preset) -> np.ndarray:
-    """(K, K) from whitened identity coefficients to coordinates of shapes, mm, without means."""
-    scale = preset.space.whitening.scale[preset.layout.identity]
-    return shape_coordinates(preset.face_model, np.diag(scale))
+    return kernel @ np.linalg.inv(preset.space.shape_basis), np.float64(inputs).mean(axis=(0, 1))
 
 
 def fold(preset: Preset, kernel: np.ndarray, mean: np.ndarray) -> None:

@@ -32,14 +32,14 @@ from keras_scnn.storage.outputs import check_out
 from keras_scnn.training.identity_map import centered
 from keras_scnn.training.release_weights import with_covariance
 from keras_scnn.training.shape_metric import ShapeMetricOptions, learn_shape_metric
-from map_identity import both_views, in_mm, photo_weights, save_refined
+from map_identity import both_views, photo_weights, save_refined
 from refine_identity import fold_into, whole_parameters
 from solve_identity import not_negative, whole
 
 
 def whole_kernel(preset: Preset, metric: np.ndarray) -> np.ndarray:
     """(P, K) from all whitened parameters to whitened identity coefficients, from (K, K) in mm."""
-    kernel, to_mm = np.zeros((preset.layout.size, len(metric))), in_mm(preset)
+    kernel, to_mm = np.zeros((preset.layout.size, len(metric))), preset.space.shape_basis
     kernel[preset.layout.identity] = to_mm @ metric @ np.linalg.inv(to_mm)
     return kernel
 
@@ -79,7 +79,7 @@ def main(argv: list[str] | None = None) -> None:
     preset = load_preset(args.preset)
     identity = preset.layout.identity
     inputs = both_views(preset, whole_parameters(preset), np.asarray(records.images[chosen]))
-    predicted = np.float64(inputs[..., identity]) @ in_mm(preset)
+    predicted = np.float64(inputs[..., identity]) @ preset.space.shape_basis
     shapes = np.stack([centered(view, source) for view in predicted])
     metric = learn_shape_metric(shapes, person, photo_weights(records, chosen), options)
     fold_into(preset, whole_kernel(preset, metric), np.float64(inputs).mean(axis=(0, 1)))

@@ -29,6 +29,7 @@ from keras_scnn.models.presets import FORMAT, NETWORK, SETTINGS, VERSION, WEIGHT
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import POSE_SIZE, ParameterLayout
 from keras_scnn.settings import command
+from keras_scnn.shape_distance import shape_basis
 from keras_scnn.storage import atomic_path, read_npz, write_npz
 
 KERNEL, BIAS = f"{NETWORK}parameters/kernel", f"{NETWORK}parameters/bias"
@@ -150,15 +151,9 @@ def _offsets(arrays, identity, mapping: Retargeting, old, new) -> np.ndarray:
 
 def _covariance(covariance, mapping: Retargeting, old, new) -> np.ndarray:
     """The within-person covariance in the new model's shape coordinates."""
-    before, after = (_coordinates(model) for model in (old, new))
+    before, after = (shape_basis(model).T for model in (old, new))
     change = after @ mapping.identity @ np.linalg.inv(before)
     return (change @ covariance @ change.T).astype(np.float32)
-
-
-def _coordinates(model: MorphableModel) -> np.ndarray:
-    """(K, K) matrix of ``shape_distance.shape_coordinates``, for column vectors."""
-    basis = model.identity_basis.reshape(-1, model.n_identity).astype(np.float64)
-    return np.linalg.qr(basis, mode="r") / np.sqrt(model.n_vertices)
 
 
 def report(old: MorphableModel, new: MorphableModel) -> str:

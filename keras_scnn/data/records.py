@@ -112,6 +112,11 @@ class FaceRecords:
         """The names of the arrays that are not None."""
         return [*REQUIRED, *(name for name in OPTIONAL if getattr(self, name) is not None)]
 
+    def weights(self, rows=slice(None)) -> np.ndarray:
+        """(..., 68) float32, ``weight`` of the photos at an index, indices or a slice; None: 1."""
+        every = np.broadcast_to(np.float32(1), (len(self), 68))
+        return (every if self.weight is None else self.weight)[rows]
+
     def either_side(self) -> np.ndarray:
         """(n,) int: the person in each photo; a person and the mirror image share a number."""
         groups = _with_mirror_images(self.identity, self.mirror)

@@ -242,8 +242,7 @@ def _group(
 ) -> Batch:
     photo, person = batch
     images, vectors = np.asarray(records.images[photo]), records.parameters[photo]
-    weight = np.ones((len(photo), 68)) if records.weight is None else records.weight[photo]
-    points = np.concatenate([records.landmarks[photo], weight[..., None]], axis=-1)
+    points = np.concatenate([records.landmarks[photo], records.weights(photo)[..., None]], axis=-1)
     if moved is not None:
         images, points, vectors = moved(photo, person, images, points, vectors)
     labels = {
@@ -259,7 +258,7 @@ def _group(
 def _labels(records: FaceRecords, whitening: Whitening, index) -> tuple[np.ndarray, np.ndarray]:
     vector = whitening.whiten(records.parameters[index]).astype(np.float32)
     landmarks = np.array(records.landmarks[index], np.float32)
-    landmarks[..., 2] = 1 if records.weight is None else records.weight[index]
+    landmarks[..., 2] = records.weights(index)
     return vector, landmarks
 
 

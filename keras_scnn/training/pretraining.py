@@ -73,9 +73,7 @@ def mean_landmarks(records: FaceRecords, seen: np.ndarray, size: int) -> np.ndar
     px.
     """
     points = records.landmarks[seen]
-    unknown = np.zeros(points.shape, bool)
-    if records.weight is not None:
-        unknown |= records.weight[seen][..., None] <= 0
+    unknown = np.broadcast_to(records.weights(seen)[..., None] <= 0, points.shape)
     return np.ma.array(points, mask=unknown).mean(axis=0).filled((size - 1) / 2)
 
 

@@ -61,7 +61,7 @@ from keras_scnn.training.run_folder import (
     largest_shape,
 )
 from keras_scnn.training.summary import ending, measure_before, read_before, run_table
-from keras_scnn.training.warm_start import head_samples, init_from_preset, solve_head
+from keras_scnn.training.warm_start import head_samples, init_from_preset, solve_dense
 
 # Settings that may change when a run is resumed.
 MAY_CHANGE = ("run", "cache", "cache_gigabytes", "steps", "minutes", "tensorboard")
@@ -293,7 +293,8 @@ def initialize(config: TrainConfig, network: keras.Model, mode: Mode, seen: np.n
         pretrain(config, network, mode, seen)
         chosen = head_samples(config, seen)
         labels = mode.space.whiten(records.parameters[chosen])
-        solve_head(network.get_layer("branch"), records.images[chosen], labels)
+        branch = network.get_layer("branch")
+        solve_dense(branch, branch.get_layer("parameters"), records.images[chosen], labels)
 
 
 def fit(run: Run, group: Group = ALONE) -> RunState:

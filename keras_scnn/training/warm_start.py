@@ -50,7 +50,7 @@ def init_from_preset(
     images, labels = records.images[chosen], space.whiten(records.parameters[chosen])
     if config.start_with == "encoder":
         copy_encoder(branch, source.core)
-        solve_head(branch, images, labels)
+        solve_dense(branch, branch.get_layer("parameters"), images, labels)
     elif config.start_with == "joined":
         join_recognizer(branch, source, space.whitening, config.recognizer)
     else:
@@ -197,20 +197,6 @@ def join_recognizer(
     fill_identity_encoder(branch, convolutions, linear)
 
 
-def solve_head(
-    branch: keras.Model, images: np.ndarray, whitened: np.ndarray, ridge: float = 1e-2
-) -> None:
-    """Set the parameter head to the ridge regression of the labels on the encoder's features.
-
-    Args:
-        branch: from ``build_branch``.
-        images: (M, S, S, 3) uint8 RGB, a few thousand.
-        whitened: (M, P) their whitened parameters.
-        ridge: penalty, relative to the features' mean variance.
-    """
-    solve_dense(branch, branch.get_layer("parameters"), images, whitened, ridge)
-
-
 def solve_dense(
     model: keras.Model,
     layer: keras.layers.Dense,
@@ -224,8 +210,9 @@ def solve_dense(
     Args:
         model: with one image input.
         layer: one of its layers.
-        images, ridge: as ``solve_head``.
+        images: (M, S, S, 3) uint8 RGB, a few thousand.
         targets: (M, C) for the C units in ``columns``.
+        ridge: penalty, relative to the mean variance of the layer's input.
         columns: units to set; the others stay as they are.
     """
     features = keras.Model(model.input, layer.input)

@@ -179,6 +179,15 @@ def test_a_broken_manifest_is_refused(folder):
         load_records(folder)
 
 
+def test_landmarks_without_a_weight_count_fully(records):
+    weighted = dataclasses.replace(
+        records, weight=np.linspace(0, 1, 6 * 68, dtype=np.float32).reshape(6, 68)
+    )
+    for rows in (2, np.array([4, 1]), slice(None)):
+        np.testing.assert_array_equal(records.weights(rows), np.ones_like(weighted.weight)[rows])
+        np.testing.assert_array_equal(weighted.weights(rows), weighted.weight[rows])
+
+
 def test_parts_of_different_length_are_refused(records):
     with pytest.raises(ValueError, match="differ in length"):
         FaceRecords(

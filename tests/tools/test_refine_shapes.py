@@ -23,7 +23,7 @@ def test_shapes_are_multiplied_about_their_mean(tool, preset, crops):
     metric = np.eye(80) + np.random.default_rng(0).normal(0, 0.05, (80, 80))
     tool.fold_into(preset, tool.whole_kernel(preset, metric), mean)
     after = BatchedNetwork(preset.core)(crops)["parameters"]
-    in_mm = tool.in_mm(preset)
+    in_mm = preset.space.shape_basis
     expected = (inputs[0][:, identity] - mean[identity]) @ in_mm @ metric
     np.testing.assert_allclose((after[:, identity] - mean[identity]) @ in_mm, expected, atol=1e-3)
     for rest in (preset.layout.pose, preset.layout.expression):

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 
+from keras_scnn.data.records import FaceRecords
 from keras_scnn.models import build_branch, build_encoder
 from keras_scnn.parameters import ParameterLayout
 from keras_scnn.training.config import TrainConfig
@@ -17,8 +18,17 @@ from keras_scnn.training.pretraining import (
 )
 
 MEAN = np.random.default_rng(0).uniform(0, 32, (68, 3)).astype(np.float32)
-RECORDS = SimpleNamespace(landmarks=MEAN[None], weight=None)
-MODE = SimpleNamespace(mixture=SimpleNamespace(records=RECORDS))
+
+
+def records_with(landmarks: np.ndarray, weight: np.ndarray | None = None) -> FaceRecords:
+    count = len(landmarks)
+    images = np.zeros((count, 32, 32, 3), np.uint8)
+    numbers = np.arange(count, dtype=np.int32)
+    parameters = np.zeros((count, 17), np.float32)
+    return FaceRecords(images, parameters, landmarks, numbers, "tiny", weight=weight)
+
+
+MODE = SimpleNamespace(mixture=SimpleNamespace(records=records_with(MEAN[None])))
 
 
 def make_branch(name: str, seed: int) -> keras.Model:
@@ -65,7 +75,7 @@ def test_the_mean_landmarks_are_those_of_the_known_labels():
     weight = np.ones((3, 68), np.float32)
     weight[2, 5], weight[:, 7] = 0, 0
     landmarks[weight == 0] = np.nan
-    mean = mean_landmarks(SimpleNamespace(landmarks=landmarks, weight=weight), np.arange(3), 32)
+    mean = mean_landmarks(records_with(landmarks, weight), np.arange(3), 32)
     expected = MEAN + 1
     expected[5], expected[7] = MEAN[5] + 0.5, 15.5
     np.testing.assert_allclose(mean, expected, atol=1e-5)

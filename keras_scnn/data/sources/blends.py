@@ -96,12 +96,11 @@ class BlendedFaces(PhotoSource):
         share = rng.uniform(*SHARES)
         records = self._records
         size = records.images.shape[1]
-        weight = np.ones(68) if records.weight is None else records.weight[host].astype(np.float64)
         return LabeledPhoto(
             name=name,
             person=name,
             landmarks=records.landmarks[host].astype(np.float64),
-            weight=weight,
+            weight=records.weights(host).astype(np.float64),
             image=lambda: self._blend(host, guest, share),
             box=np.array([0.0, 0.0, size, size]),
             extra={

@@ -62,13 +62,12 @@ class ClosedEyes(PhotoSource):
         landmarks = records.landmarks[row].astype(np.float64)
         for side in sides:
             image, landmarks = close_lid(image, landmarks, side, remaining)
-        weight = np.ones(68) if records.weight is None else records.weight[row].astype(np.float64)
         size = float(len(image))
         return LabeledPhoto(
             name=name,
             person=name,
             landmarks=landmarks,
-            weight=weight,
+            weight=records.weights(row).astype(np.float64),
             image=lambda: image,
             box=np.array([0.0, 0.0, size, size]),
             extra={"from": np.array(row), "remaining": np.array(remaining)},
@@ -81,8 +80,7 @@ def _can_close(records: FaceRecords) -> np.ndarray:
     widths = [np.linalg.norm(points[:, lid[0][0]] - points[:, lid[0][-1]], axis=-1)
               for lid in LIDS.values()]  # fmt: skip
     can = np.min(widths, axis=0) >= MIN_WIDTH
-    if records.weight is not None:
-        can &= records.weight[:, 36:48].min(axis=1) >= MIN_WEIGHT
+    can &= records.weights()[:, 36:48].min(axis=1) >= MIN_WEIGHT
     with np.errstate(divide="ignore"):
         opening = openings(points)
     for side in LIDS:

@@ -96,7 +96,6 @@ def write_pack(
     with ThreadPoolExecutor() as pool:
         framed = list(tqdm(pool.map(partial(make, margin), jobs), total=len(records), desc="pack"))
     files, limits = zip(*framed, strict=True)
-    weight = np.ones((len(records), 68)) if records.weight is None else records.weight
     mirror = np.full(len(records), -1) if records.mirror is None else records.mirror
     write_npz(
         path,
@@ -107,7 +106,7 @@ def write_pack(
         limits=np.array(limits, np.float32),
         margin=margin,
         landmarks=records.landmarks,
-        weight=np.float32(weight),
+        weight=np.float32(records.weights()),
         parameters=records.parameters,
         single_identity=single_fits(mixture, model),
         identity=records.identity,
