@@ -129,7 +129,7 @@ class FramesJob:
 
     @cached_property
     def reconstructor(self) -> Reconstructor:
-        return Reconstructor.from_preset(self.settings.preset, self._quick)
+        return Reconstructor.from_preset(self.settings.preset)
 
     @cached_property
     def _quick(self) -> FaceDetector:
