@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_scnn.evaluation.calibration import SIGNS, probability
+from keras_scnn.evaluation.calibration import SIGNS, checked_calibration, probability
 from keras_scnn.geometry.alignment import apply_similarity, similarity_alignment
 from keras_scnn.models.preset_network import Preset, PresetData
 from keras_scnn.reconstruction.drawing import draw_comparison
@@ -159,14 +159,9 @@ def probabilities(
         values["scaled_shape"] = np.array(scaled_distance)
     if cosine is not None:
         values |= {"feature": np.array(cosine), "both": np.array([best, cosine])}
-    curves = calibration or {}
-    try:
-        if not isinstance(curves, dict):
-            raise TypeError(f"it is a {type(curves).__name__}, not a dictionary of curves")
-        known = [kind for kind in SIGNS if kind in values and kind in curves]
-        return {kind: float(probability(curves[kind], values[kind], certainty)) for kind in known}
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"the preset's metadata 'verification' is damaged: {error}") from error
+    curves = checked_calibration(calibration) or {}
+    known = [kind for kind in SIGNS if kind in values and kind in curves]
+    return {kind: float(probability(curves[kind], values[kind], certainty)) for kind in known}
 
 
 def answering_kind(known: dict[str, float]) -> str | None:
