@@ -41,8 +41,8 @@ def write_mesh(
     it is upright and looks at the viewer: GLB and OBJ have y up, PLY has z up
     (``keras_scnn.meshes``). The file states its unit and axes.
 
-    Arrays may be given as lists, colors and textures then as whole numbers from 0 to 255. Nothing is
-    written if an argument is invalid.
+    Arrays may be given as lists; those of colors and textures hold whole numbers from 0 to 255.
+    Nothing is written if an argument is invalid.
 
     Args:
         path: .obj (with .mtl and .png beside it), .ply (colored vertices) or .glb (one file).
