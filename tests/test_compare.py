@@ -287,6 +287,11 @@ def test_the_command(preset, astronaut, tmp_path, capsys, in_keras):
     expected = probability(CALIBRATION["shape"], outputs["distance_mm"])
     assert outputs["probability"] == pytest.approx(float(expected))
 
+    write_metadata(folder, "verification", "damaged")
+    assert main(command) == 2
+    assert "metadata 'verification' is damaged: it is a str" in capsys.readouterr().err
+    assert (out / "one-two.json").is_file() and (out / "one-two.png").is_file()
+
 
 @pytest.mark.integration
 @pytest.mark.parametrize(
