@@ -47,7 +47,7 @@ def read_faces(folder: Path, every: int) -> list[tuple[np.ndarray, np.ndarray]]:
 def turned(photo: np.ndarray, landmarks: np.ndarray, degrees: float, times: float, side: int):
     """The square around a face, ``times`` its standard crop, rotated clockwise, with landmarks."""
     box = box_from_landmarks(landmarks)
-    center = np.mean(box.as_array().reshape(2, 2), axis=0)
+    center = box.center
     crop = crop_rotated(photo, center, times * box.width, -np.radians(degrees), side)
     affine = crop.crop_from_image
     return crop.image, landmarks @ affine[:, :2].T + affine[:, 2]

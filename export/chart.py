@@ -39,13 +39,12 @@ def describe_chart(model: MorphableModel) -> tuple[dict, bytes]:
         half = np.abs(model.mean[:, :2]).max()
         model = model.replace(uv=0.5 + 0.48 * model.mean[:, :2] / half)
     chart = atlas.Atlas.of(model, LEAST_SIZE)
-    regions = np.zeros(model.n_vertices, int) if model.regions is None else model.regions
     _, first, place = np.unique(model.mean, axis=0, return_index=True, return_inverse=True)
     maps = _maps(chart)
     table = {
         "triangles": model.triangles.ravel().tolist(),
         "uv": np.round(np.float64(model.uv), 6).ravel().tolist(),
-        "regions": regions.tolist(),
+        "regions": model.vertex_regions.tolist(),
         "place": first[place.reshape(-1)].tolist(),
         "is_symmetric": model.mirror is not None,
         "lips": {name: model.landmark_indices[marks].tolist() for name, marks in LIPS.items()},
@@ -56,8 +55,8 @@ def describe_chart(model: MorphableModel) -> tuple[dict, bytes]:
             "scales": {name: SHARE if name in SHARES else MM for name in maps},
             "eyes": [_eye(eye) for eye in eyes.eye_charts(chart)],
             "disks": {
-                "thin": _half_widths(skin.disk(LEAST_SIZE / skin.THIN)),
-                "edge": _half_widths(skin.disk(LEAST_SIZE / skin.EDGE)),
+                "thin": _half_widths(atlas.disk(LEAST_SIZE / skin.THIN)),
+                "edge": _half_widths(atlas.disk(LEAST_SIZE / skin.EDGE)),
             },
             "unknown_skin": skin.UNKNOWN.skin.center.tolist(),
             "constants": {m.__name__.rpartition(".")[2]: constants(m) for m in MODULES},

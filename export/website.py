@@ -219,17 +219,16 @@ def describe(preset: Preset, name: str) -> dict:
     """
     import numpy as np
 
+    from keras_scnn.evaluation.calibration import checked_calibration
     from keras_scnn.export.metadata import build_metadata
     from keras_scnn.export.pipeline import describe_check, describe_detector
-    from keras_scnn.reconstruction.comparison import probabilities
     from keras_scnn.shape_distance import mahalanobis_coordinates, shape_coordinates
 
     model = preset.face_model
     coordinates = shape_coordinates(model, np.eye(model.n_identity))
     covariance = preset.within_person_covariance
     scaled = None if covariance is None else mahalanobis_coordinates(coordinates, covariance)
-    calibration = preset.metadata.get("verification")
-    probabilities(calibration, 0, 0, 0)  # rejects a damaged one here rather than on the page
+    calibration = checked_calibration(preset.metadata.get("verification"))
     metadata = build_metadata(preset, name)
     slices = metadata["parameters"]["slices"]
     return {

@@ -28,6 +28,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Compare two photos."""
     args = parse(argv)
+    from keras_scnn.evaluation.calibration import checked_calibration
     from keras_scnn.export.first_use import ensure_network
     from keras_scnn.io import read_reduced
     from keras_scnn.reconstruction.comparison import (
@@ -48,9 +49,9 @@ def main(argv: list[str] | None = None) -> None:
     names, photos = (str(first), str(second)), (read_reduced(first), read_reduced(second))
     ensure_network(args.preset)
     reconstructor = Reconstructor.from_preset(args.preset)
+    calibration = checked_calibration(reconstructor.preset.metadata.get("verification"))
     results.remove_earlier([name])  # only now that the photos and the preset can be read
     comparison = compare_photos(reconstructor, (photos[0].image, photos[1].image), names=names)
-    calibration = reconstructor.preset.metadata.get("verification")
     print("\n".join(report(comparison, names, calibration)))
     stem = write_comparison(comparison, photos, results)
     print(f"written: {stem}.json and .png")

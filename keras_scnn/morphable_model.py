@@ -165,6 +165,11 @@ class MorphableModel:
         return self.expression_basis.shape[-1]
 
     @property
+    def vertex_regions(self) -> np.ndarray:
+        """(N,) uint8, as ``regions``; all skin if the model has none."""
+        return np.zeros(self.n_vertices, np.uint8) if self.regions is None else self.regions
+
+    @property
     def identity_weights_mm(self) -> np.ndarray:
         """(K,) float32, mm: RMS vertex displacement by one standard deviation of each component."""
         return np.sqrt((self.identity_basis**2).sum(axis=1).mean(axis=0))

@@ -74,19 +74,20 @@ def _photos(args: argparse.Namespace) -> int:
 
     from keras_scnn.export.first_use import ensure_network
     from keras_scnn.meshes.parts import check_parts
-    from keras_scnn.photos.detection import FaceDetector
+    from keras_scnn.photos.detection import FaceDetector, LargestFaceDetector
     from keras_scnn.reconstruction.files import reconstruct_file
     from keras_scnn.reconstruction.reconstructor import Reconstructor
 
     ensure_network(args.preset)
     score = args.min_score
-    detector = None if score is None else FaceDetector(score, score)
+    largest = LargestFaceDetector(min_score=score) if args.largest else None
+    detector = None if score is None or args.largest else FaceDetector(score, score)
     reconstructor = Reconstructor.from_preset(args.preset, detector)
     check_parts(reconstructor.preset.face_model, args.mesh_options.parts)
     failed, faces = [], 0
     for photo in tqdm(args.photos, desc="photos", disable=len(args.photos) == 1):
         try:
-            faces += reconstruct_file(reconstructor, photo, args)
+            faces += reconstruct_file(reconstructor, photo, args, largest)
         except (OSError, ValueError) as error:
             failed.append(str(error))
     photos = counted(len(args.photos) - len(failed), "photo")

@@ -16,7 +16,6 @@ from keras_scnn.io import write_image
 from keras_scnn.models import load_preset, save_preset, write_metadata
 from keras_scnn.parameters import FaceParameters, ParameterLayout, ParameterSpace, Whitening
 from keras_scnn.photos.cropping import FaceBox
-from keras_scnn.photos.detection import LargestFaceDetector
 from keras_scnn.reconstruction.comparison import (
     answering_kind,
     basis,
@@ -235,17 +234,14 @@ def test_without_calibration_there_is_no_probability(preset):
 
 def test_the_largest_face_is_compared(preset, astronaut):
     small, large = FaceBox.square((100, 100), 60), FaceBox.square((222, 120), 150)
-    find = LargestFaceDetector(Finds(small, large), Finds())
-    result = compare_photos(Reconstructor(preset), (astronaut, astronaut), find)
+    reconstructor = Reconstructor(preset, Finds(small, large))
+    result = compare_photos(reconstructor, (astronaut, astronaut))
     assert result.n_faces == (2, 2)
-    center = np.mean(result.faces[0].box.as_array().reshape(2, 2), axis=0)
-    assert np.linalg.norm(center - [222, 120]) < 40
+    assert np.linalg.norm(result.faces[0].box.center - [222, 120]) < 40
     with pytest.raises(ValueError, match="b.jpg: no face found"):
-        compare_photos(
-            Reconstructor(preset), (astronaut, np.zeros_like(astronaut)), find, ("a.jpg", "b.jpg")
-        )
+        compare_photos(reconstructor, (astronaut, np.zeros_like(astronaut)), ("a.jpg", "b.jpg"))
     with pytest.raises(ValueError, match="photos has the length 1; it must be 2"):
-        compare_photos(Reconstructor(preset), (astronaut,), find)
+        compare_photos(reconstructor, (astronaut,))
 
 
 def test_the_faces_are_those_of_the_reconstructors_own_detector(preset, astronaut):
@@ -290,6 +286,11 @@ def test_the_command(preset, astronaut, tmp_path, capsys, in_keras):
     outputs = json.loads((out / "one-two.json").read_text())
     expected = probability(CALIBRATION["shape"], outputs["distance_mm"])
     assert outputs["probability"] == pytest.approx(float(expected))
+
+    write_metadata(folder, "verification", "damaged")
+    assert main(command) == 2
+    assert "metadata 'verification' is damaged: it is a str" in capsys.readouterr().err
+    assert (out / "one-two.json").is_file() and (out / "one-two.png").is_file()
 
 
 @pytest.mark.integration

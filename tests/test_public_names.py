@@ -113,7 +113,7 @@ def test_type_checkers_see_the_real_types(tmp_path):
     assert revealed == [
         "numpy.ndarray[tuple[Any, ...], numpy.dtype[Any]]",
         "int",
-        "keras_scnn.models.presets.Preset",
+        "keras_scnn.models.preset_network.Preset",
         "list[keras_scnn.reconstruction.faces.Reconstruction]",
         "keras_scnn.losses.contrastive.ContrastiveLoss",
     ], result

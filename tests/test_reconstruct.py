@@ -318,7 +318,13 @@ def test_all_interfaces_agree_on_a_photo_without_a_confirmed_face(tmp_path, caps
         assert main(words) == 1
     assert "a.png: no face found" in capsys.readouterr().err
     assert "a.png,no face found" in (tmp_path / "folder" / "failed.csv").read_text()
-    # If a photo is known to show a person, the unconfirmed face is used.
+    # If a photo is known to show a person, the unconfirmed face is used, as with its own score.
     unconfirmed = LargestFaceDetector()(wheel)
+    words = [str(tmp_path / "photos" / "a.png"), "--out", str(tmp_path / "largest"), "--largest"]
+    for score in ([], ["--min-score", "0.6"]):
+        assert main([*words, *score]) == 0
+        written = json.loads((tmp_path / "largest" / "a.json").read_text())
+        assert written["score"] == unconfirmed.score
+    assert main([*words, "--min-score", f"{unconfirmed.score + 0.01}"]) == 1
     assert reconstructor.largest(wheel).box.score == unconfirmed.score
     assert compare_photos(reconstructor, (wheel, wheel)).distance_mm == 0

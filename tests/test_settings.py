@@ -254,6 +254,29 @@ def test_text_does_not_count_as_true(make, name):
         make()
 
 
+@pytest.mark.parametrize("options", [None, {"unit": "mm"}, "obj"])
+def test_mesh_options_of_another_type_are_refused(options):
+    for make in (ClipSettings, lambda mesh_options: BatchSettings(mesh_options=mesh_options)):
+        with pytest.raises(ValueError, match="mesh_options is .*; it must be MeshOptions"):
+            make(mesh_options=options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"parts": 5}, "parts is 5; give a tuple of skin, eyes"),
+        ({"parts": ()}, r"parts is \(\); give a tuple of skin, eyes"),
+        ({"parts": [1]}, "unknown part '1'; choose from skin, eyes"),
+        ({"parts": [["skin"]]}, "unknown part .*; choose from skin, eyes"),
+        ({"unit": ["m"]}, "unknown unit .*; choose from mm, cm, m"),
+        ({"unit": None}, "unknown unit 'None'; choose from mm, cm, m"),
+    ],
+)
+def test_parts_and_units_of_another_type_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        MeshOptions(**options)
+
+
 def facing() -> tuple[MorphableModel, np.ndarray, np.ndarray]:
     model = MorphableModel.open_face()
     return model, np.zeros((400, 400, 3), np.uint8), model.vertices() + 200

@@ -75,7 +75,9 @@ def test_the_wheel_has_every_module_and_asset_and_nothing_else(archives):
     presets = ROOT / "keras_scnn" / "assets" / "presets"
     assets -= {path for path in presets.glob("*/network.tflite") if path.parent.name != "mobile"}
     assets |= set((ROOT / "keras_scnn" / "recipes").glob("*.yaml"))
-    assets |= {ROOT / "keras_scnn" / name for name in ("__init__.pyi", "py.typed")}
+    assets |= {
+        ROOT / "keras_scnn" / name for name in ("__init__.pyi", "models/__init__.pyi", "py.typed")
+    }
     files = {p for p in modules | assets if "__pycache__" not in p.parts}
     expected = {p.relative_to(ROOT).as_posix() for p in files}
     expected |= {f"keras_scnn/export/{p.name}" for p in (ROOT / "export").glob("*.py")}

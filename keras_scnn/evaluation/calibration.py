@@ -8,6 +8,7 @@ probability of one person, add ``log(prior / (1 - prior))`` to the logit (Bayes'
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize
@@ -122,6 +123,25 @@ def probability(coefficients: dict, values: np.ndarray, certainty: float = 1.0) 
     if a.ndim > 1 or not np.isfinite(a).all() or not np.isfinite(b):
         raise ValueError(f"coefficients {coefficients} must be finite: a number or a list, and b")
     return expit(certainty * logit)
+
+
+def checked_calibration(calibration: Any) -> dict | None:
+    """The calibration of a preset: the entry 'verification' of its metadata, None if it has none.
+
+    Raises:
+        ValueError: it is not a dictionary, or one of its curves does not fit its kind.
+    """
+    if calibration is None:
+        return None
+    try:
+        if not isinstance(calibration, dict):
+            raise TypeError(f"it is a {type(calibration).__name__}, not a dictionary of curves")
+        for kind in SIGNS.keys() & calibration.keys():
+            values = np.zeros(len(SIGNS[kind]))
+            float(probability(calibration[kind], values if len(values) > 1 else values[0]))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the preset's metadata 'verification' is damaged: {error}") from error
+    return calibration
 
 
 def reliability(predicted: np.ndarray, same: np.ndarray, bins: int = BINS) -> Reliability:

@@ -134,7 +134,7 @@ def make_correspondence(
     warped = _warped(landmarks[1], landmarks[0], target_model.mean)
     normals = vertex_normals(warped, target_model.triangles)
     found = []
-    for region in np.unique(_regions(source_model)):
+    for region in np.unique(source_model.vertex_regions):
         own = _vertices_of(target_model, region)
         if len(own) and len(_vertices_of(source_model, region)):
             sites = _near_sites(source_model, region, warped[own], normals[own])
@@ -171,14 +171,9 @@ def _warped(moving: np.ndarray, fixed: np.ndarray, vertices: np.ndarray) -> np.n
     return placed + shifts(placed)
 
 
-def _regions(model: MorphableModel) -> np.ndarray:
-    """(N,) the vertices' regions; all skin if the model has no regions."""
-    return np.zeros(model.n_vertices, np.uint8) if model.regions is None else model.regions
-
-
 def _vertices_of(model: MorphableModel, region: int) -> np.ndarray:
     """Vertices of the triangles within a region."""
-    inside = (_regions(model)[model.triangles] == region).all(axis=1)
+    inside = (model.vertex_regions[model.triangles] == region).all(axis=1)
     return np.unique(model.triangles[inside])
 
 
@@ -229,7 +224,7 @@ def _closest(
 
 def _triangles_around(model: MorphableModel, region: int) -> np.ndarray:
     """(N, V) a region's triangles at each vertex, padded with the first; arbitrary without any."""
-    inside = np.flatnonzero((_regions(model)[model.triangles] == region).all(axis=1))
+    inside = np.flatnonzero((model.vertex_regions[model.triangles] == region).all(axis=1))
     vertices = model.triangles[inside].ravel()
     owners = np.repeat(inside, 3)[np.argsort(vertices, kind="stable")]
     counts = np.bincount(vertices, minlength=model.n_vertices)

@@ -11,7 +11,6 @@ import re
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from keras_scnn.face_models.checks import build_model, check_file, check_keys, check_landmarks
 from keras_scnn.morphable_model import MorphableModel
@@ -33,7 +32,6 @@ def read_ict(
     folder: str | os.PathLike,
     n_vertices: int | None = OPAQUE_VERTICES,
     landmark_indices: np.ndarray | None = None,
-    progress: bool = False,
 ) -> MorphableModel:
     """Read the model of ICT-FaceKit (Li et al., "Learning Formation of Physically-Based Face
     Attributes", 2020).
@@ -46,7 +44,6 @@ def read_ict(
             face, head, mouth, teeth and eyeballs, without the transparent shells over the eyes and
             the lashes. 9409 keeps only the face.
         landmark_indices: (68,) 0-based vertices, instead of the file's.
-        progress: show a progress bar: reading the published 154 files takes some seconds.
 
     Returns:
         a MorphableModel in mm; identity in standard deviations, expression weights in [0, 1].
@@ -65,7 +62,7 @@ def read_ict(
     keep = len(neutral) if n_vertices is None else min(n_vertices, len(neutral))
     identity_paths = _identity_paths(folder)
     paths = identity_paths + [folder / f"{name}.obj" for name in config["expressions"]]
-    bases = _read_bases(paths, neutral, keep, progress)
+    bases = _read_bases(paths, neutral, keep)
     landmarks = config["idx_to_landmark_verts"] if landmark_indices is None else landmark_indices
     n_identity = len(identity_paths)
     n_expression = len(paths) - n_identity
@@ -86,12 +83,12 @@ def read_ict(
     )
 
 
-def _read_bases(paths: list[Path], neutral: np.ndarray, keep: int, progress: bool) -> np.ndarray:
+def _read_bases(paths: list[Path], neutral: np.ndarray, keep: int) -> np.ndarray:
     """(keep, 3, len(paths)) float32 mm: the difference of each mesh from the neutral one."""
     for path in paths:
         check_file(path, (".obj",), "an OBJ file of ICT-FaceKit")  # before memory is allocated
     bases = np.empty((keep, 3, len(paths)), np.float32)
-    for k, path in enumerate(tqdm(paths, desc="ICT-FaceKit", delay=1, disable=not progress)):
+    for k, path in enumerate(paths):
         vertices, _ = _read_obj(path)
         if vertices.shape != neutral.shape:
             raise ValueError(

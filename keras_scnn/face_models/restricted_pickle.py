@@ -34,9 +34,9 @@ MAX_STEPS = 200_000  # FLAME's files have a few thousand
 MAX_DEPTH = 50  # of nested lists
 REFUSED_STEPS = {"EXT1", "EXT2", "EXT4", "PERSID", "BINPERSID", "INST", "OBJ", "NEXT_BUFFER"}
 STEPS = {step.code: step for step in pickletools.opcodes}
-# Integers, Booleans, floats, complex numbers, bytes and text; O: objects, given as a list.
 ITEM_BYTES = 200  # that a set or a table takes for each item, at most
 _left: ContextVar[int] = ContextVar("bytes that copies of values may still take")
+# Integers, Booleans, floats, complex numbers, bytes and text; O: objects, given as a list.
 DTYPE = re.compile(r"[<>=|]?([biufcSU]\d{1,9}|\?|O8?)")
 
 

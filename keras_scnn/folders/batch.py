@@ -19,7 +19,7 @@ from keras_scnn.photos.cropping import FaceBox
 from keras_scnn.photos.detection import FaceDetector, no_face
 from keras_scnn.reconstruction.faces import Faces
 from keras_scnn.reconstruction.reconstructor import PASSES, Reconstructor, provenance
-from keras_scnn.settings import DEFAULT_PRESET, check_types, whole
+from keras_scnn.settings import DEFAULT_PRESET, check_types, typed, whole
 from keras_scnn.storage.guard import reading
 from keras_scnn.storage.images import ReducedImage, decode_reduced
 from keras_scnn.storage.remote import StoreError
@@ -60,6 +60,7 @@ class BatchSettings:
 
     def __post_init__(self) -> None:
         check_types(self, str, bool)  # they must fit JSON
+        typed(self.mesh_options, MeshOptions, "mesh_options")
         object.__setattr__(self, "shard_photos", whole("shard_photos", self.shard_photos))
         if self.meshes is not None:
             check_mesh_format("meshes", self.meshes)

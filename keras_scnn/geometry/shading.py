@@ -39,7 +39,9 @@ def sample_texture(texture: np.ndarray, uv: np.ndarray) -> np.ndarray:
 
     Args:
         texture: (T, T, C) with its first row at v = 1.
-        uv: (..., 2) in [0, 1], u right, v up; 0 and 1 are the centers of the outer texels.
+        uv: (..., 2) in [0, 1], u right, v up; 0 and 1 are the centers of the outer texels. In mesh
+            files and in the textures of ``keras_scnn.texturing`` they are the map's outer edges, up
+            to half a texel away.
 
     Returns:
         (..., C) float32.
@@ -65,7 +67,8 @@ def render(
 
     Args:
         vertices: (N, 3) px and depth, image frame.
-        triangles: (T, 3). uv: (N, 2) in [0, 1], v up.
+        triangles: (T, 3). uv: (N, 2) in [0, 1], v up; as for ``sample_texture``, 0 and 1 are the
+            centers of the outer texels, not the map's outer edges as in mesh files.
         texture: (T, T, 3) float32 albedo, any range, first row at v = 1.
         light: (9, 3) spherical-harmonics coefficients; albedo times irradiance is the color.
         background: (H, W, 3), 0 to 255.

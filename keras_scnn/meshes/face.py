@@ -136,8 +136,8 @@ def write_face_mesh(
 ) -> None:
     """Write a face; the suffix is the format, and ``keras_scnn.meshes`` documents unit and axes.
 
-    OBJ and PLY contain the face with the photo's expression, or neutral; if all parts are written,
-    the model's vertices come first, in their order. GLB contains the neutral face with a morph
+    OBJ and PLY contain the face with the photo's expression, or neutral; unless parts are selected,
+    the model's vertices come first, all in their order. GLB contains the neutral face with a morph
     target for each expression of the model, with the photo's weights, or zero: see
     ``glb.glb_bytes``.
 
@@ -162,7 +162,8 @@ def write_face_mesh(
     shown = None if options.neutral or is_glb else expression
     surface = mesh.surface(model.vertices(identity, shown), look)
     if not is_glb:
-        write_surface(path, surface.without_unused(), options.unit)
+        written = surface if options.parts is None else surface.without_unused()
+        write_surface(path, written, options.unit)
         return
     rig = mesh.rig(surface, np.zeros_like(expression) if options.neutral else expression)
     about = {"face_model": model.name, "face_model_license": model.license}

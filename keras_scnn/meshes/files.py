@@ -41,7 +41,8 @@ def write_mesh(
     it is upright and looks at the viewer: GLB and OBJ have y up, PLY has z up
     (``keras_scnn.meshes``). The file states its unit and axes.
 
-    Arrays may be given as lists. Nothing is written if an argument is invalid.
+    Arrays may be given as lists; those of colors and textures hold whole numbers from 0 to 255.
+    Nothing is written if an argument is invalid.
 
     Args:
         path: .obj (with .mtl and .png beside it), .ply (colored vertices) or .glb (one file).
@@ -121,6 +122,8 @@ def _checked(
 ) -> np.ndarray:
     """Check an array's kind, 'numbers' or 'uint8', and shape, where text is any size above 0."""
     array = np.asarray(value)
+    if kind == "uint8" and not isinstance(value, np.ndarray) and _are_bytes(array):
+        array = array.astype(np.uint8)
     fits = array.ndim == len(shape) and all(
         found > 0 if isinstance(wanted, str) else found == wanted
         for found, wanted in zip(array.shape, shape, strict=True)
@@ -133,6 +136,11 @@ def _checked(
     if not np.isfinite(array).all():
         raise ValueError(f"{name} must be finite numbers")
     return array
+
+
+def _are_bytes(array: np.ndarray) -> bool:
+    is_whole = array.size > 0 and array.dtype.kind in "iu"
+    return is_whole and 0 <= array.min() <= array.max() <= 255
 
 
 def check_format(path: str | os.PathLike, unit: str) -> None:

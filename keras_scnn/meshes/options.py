@@ -38,15 +38,14 @@ class MeshOptions:
         check_types(self, bool)
         check_unit(self.unit)
         if self.parts is not None:
-            given = self.parts if isinstance(self.parts, str) else tuple(self.parts)
-            check_part_names(given, PARTS)
+            given = check_part_names(self.parts, PARTS)
             # In one order, so that a folder's run continues whatever order a command line has.
             object.__setattr__(self, "parts", tuple(part for part in PARTS if part in given))
 
 
 def check_unit(unit: str, suffix: str = "") -> None:
     """Raise a ValueError for an unknown unit, or one that a format does not support."""
-    if unit not in UNITS:
+    if not isinstance(unit, str) or unit not in UNITS:
         raise ValueError(f"unknown unit '{unit}'; choose from {', '.join(UNITS)}")
     if suffix == ".glb" and unit != "m":
         raise ValueError(f"GLB is always in meters, not in '{unit}'; use OBJ or PLY for that")
@@ -58,15 +57,17 @@ def check_mesh_format(name: str, value: str) -> None:
         raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(MESH_FORMATS)}")
 
 
-def check_part_names(parts: Iterable[str], known: Iterable[str]) -> None:
-    """Raise a ValueError for an unknown part, or for no part."""
+def check_part_names(parts: Iterable[str], known: Iterable[str]) -> tuple[str, ...]:
+    """The parts as a tuple; a ValueError for an unknown part, or for no part."""
     known = tuple(known)
-    if isinstance(parts, str) or not (parts := tuple(parts)):
+    given = () if isinstance(parts, str) or not isinstance(parts, Iterable) else tuple(parts)
+    if not given:
         raise ValueError(f"parts is {parts!r}; give a tuple of {', '.join(known)}")
-    for name in parts:
+    for name in given:
         if name not in known:
-            similar = did_you_mean(name, known)
+            similar = did_you_mean(str(name), known)
             raise ValueError(f"unknown part '{name}'{similar}; choose from {', '.join(known)}")
+    return given
 
 
 def add_mesh_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:

@@ -9,10 +9,6 @@ blur does not support them.
 
 from __future__ import annotations
 
-import itertools
-import zlib
-from collections.abc import Iterator
-
 import keras
 import numpy as np
 from keras import layers, ops, random
@@ -157,42 +153,32 @@ def cosine_transform() -> np.ndarray:
     return rows.astype(np.float32)
 
 
-def photometric_layers(strength: float = 1.0, seed: int | None = None) -> list[layers.Layer]:
+def photometric_layers(strength: float = 1.0) -> list[layers.Layer]:
     """Brightness, contrast, saturation, white balance, blur, erasing, noise, gray, JPEG artifacts.
 
     Args:
         strength: 0 changes nothing, 1 is for training on photos.
-        seed: random seed, from which each layer's own is derived; None: random.
 
     Raises:
         ValueError: the strength is negative.
     """
     if strength < 0:
         raise ValueError(f"strength is {strength}; it must be 0 or more")
-    capped, seeds = min(strength, 2.0), _independent_seeds(seed)
+    capped = min(strength, 2.0)
     saturation = max(0.5 - 0.3 * strength, 0.0), 0.5 + 0.2 * capped
     blur, erasing = min(0.3 * capped, 1.0), min(0.2 * capped, 1.0)
     single = {"value_range": RANGE, "dtype": "float32"}
     return [
-        layers.RandomBrightness(min(0.12 * strength, 1.0), seed=next(seeds), **single),
-        layers.RandomContrast(min(0.3 * strength, 0.9), seed=next(seeds), **single),
-        layers.RandomSaturation(saturation, seed=next(seeds), **single),
-        RandomChannelGain(0.08 * strength, seed=next(seeds)),
-        layers.RandomGaussianBlur(blur, 5, (0.3, 1.0), seed=next(seeds), **single),
-        layers.RandomErasing(erasing, scale=(0.02, 0.15), seed=next(seeds), **single),
-        RandomNoise(8.0 * strength, seed=next(seeds)),
-        layers.RandomGrayscale(min(0.1 * capped, 1.0), seed=next(seeds), dtype="float32"),
-        RandomBlocks(min(0.2 * capped, 1.0), seed=next(seeds)),
+        layers.RandomBrightness(min(0.12 * strength, 1.0), **single),
+        layers.RandomContrast(min(0.3 * strength, 0.9), **single),
+        layers.RandomSaturation(saturation, **single),
+        RandomChannelGain(0.08 * strength),
+        layers.RandomGaussianBlur(blur, 5, (0.3, 1.0), **single),
+        layers.RandomErasing(erasing, scale=(0.02, 0.15), **single),
+        RandomNoise(8.0 * strength),
+        layers.RandomGrayscale(min(0.1 * capped, 1.0), dtype="float32"),
+        RandomBlocks(min(0.2 * capped, 1.0)),
     ]
-
-
-def _independent_seeds(seed: int | None) -> Iterator[int | None]:
-    """Seeds of a stream named "photometric", independent of other uses of ``seed``."""
-    if seed is None:
-        yield from itertools.repeat(None)
-    sequence = np.random.SeedSequence([seed or 0, zlib.crc32(b"photometric")])
-    for one in sequence.generate_state(1000):
-        yield int(one >> 1)  # Keras wants 31 bits
 
 
 @keras.saving.register_keras_serializable("keras_scnn")

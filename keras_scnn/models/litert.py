@@ -27,20 +27,18 @@ FORMAT, VERSION = "keras_scnn.network", 1
 class LiteNetwork:
     """Runs a ``network.tflite``, one crop at a time.
 
-    It is thread-safe: each thread that calls it gets its own interpreter.
+    It is thread-safe: each thread that calls it gets its own interpreter, which uses one thread.
 
     Args:
         path: of the file.
-        threads: number of threads that the runtime uses in each call.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged or not written by this package, or ``threads`` is not a
-            whole number above 0.
+        ValueError: the file is damaged or not written by this package.
     """
 
-    def __init__(self, path: str | os.PathLike, threads: int = 1):
-        self._runner, self.metadata = per_thread_runner(path, threads, SIGNATURE)
+    def __init__(self, path: str | os.PathLike):
+        self._runner, self.metadata = per_thread_runner(path, 1, SIGNATURE)
         with reading(path, f"a '{FORMAT}' file of version {VERSION} that LiteRT can run"):
             kind = self.metadata.get("format"), self.metadata.get("version")
             if kind != (FORMAT, VERSION):

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from keras_scnn.geometry.crops import check_crop_box, check_patch, crop_from_image
-from keras_scnn.settings import check_number
+from keras_scnn.settings import check_number, check_share
 
 CROP_SIZE = 120
 # From BlazeFace's square to the standard crop: shift down and scale factor, in units of its side.
@@ -39,7 +39,8 @@ class FaceBox:
             photo; the crop is the box rotated by it about its center. 0: no rotation is needed.
 
     Raises:
-        ValueError: an edge or the angle is not a finite number, or the box is empty.
+        ValueError: an edge or the angle is not a finite number, the box is empty, or the score is
+            not a number from 0 to 1.
     """
 
     x0: float
@@ -52,6 +53,7 @@ class FaceBox:
     def __post_init__(self) -> None:
         for name in ("x0", "y0", "x1", "y1", "angle"):
             check_number(name, getattr(self, name))
+        check_share("score", self.score)
         if not np.isfinite(self.angle):
             raise ValueError(f"a face box needs a finite angle in radians; got {self.angle}")
         extent = np.array([self.width, self.height])
@@ -71,6 +73,12 @@ class FaceBox:
     @property
     def height(self) -> float:
         return float(self.y1) - float(self.y0)
+
+    @property
+    def center(self) -> np.ndarray:
+        """(2,) float64 px, box coordinates: x, y."""
+        edges = self.as_array()
+        return (edges[:2] + edges[2:]) / 2
 
     @classmethod
     def square(
@@ -207,7 +215,7 @@ def crop_face(image: np.ndarray, box: FaceBox, size: int = CROP_SIZE) -> FaceCro
     edges = box.as_array()
     check_crop_box(edges, image.shape)
     if box.angle:
-        return crop_rotated(image, (edges[:2] + edges[2:]) / 2, box.width, box.angle, size)
+        return crop_rotated(image, box.center, box.width, box.angle, size)
     to_crop = crop_from_image(edges, size)
     if image.shape[:2] == (size, size) and (box.x0, box.y0, box.x1, box.y1) == (0, 0, size, size):
         return FaceCrop(image, to_crop)
@@ -258,8 +266,8 @@ def crop_upright(image: np.ndarray, landmarks: np.ndarray, angle: float, size: i
     cos, sin = np.cos(angle), np.sin(angle)
     upright_from_image = np.array([[cos, sin], [-sin, cos]])
     box = box_from_landmarks(np.asarray(landmarks, np.float64)[:, :2] @ upright_from_image.T)
-    center = (box.as_array()[:2] + box.as_array()[2:]) / 2 - 0.5
-    return crop_rotated(image, upright_from_image.T @ center + 0.5, box.width, angle, size)
+    center = upright_from_image.T @ (box.center - 0.5) + 0.5
+    return crop_rotated(image, center, box.width, angle, size)
 
 
 def _averaged_patch(image, edges: np.ndarray, block: int) -> tuple[np.ndarray, np.ndarray]:

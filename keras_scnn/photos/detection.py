@@ -38,8 +38,8 @@ from keras_scnn.storage.tflite import per_thread_interpreter
 
 # Minimum score of a face: in a pass over the whole photo, and in a tile or the rotated photo.
 MIN_SCORE, TILE_MIN_SCORE = 0.6, 0.7
-# Detections with at least this score in any pass are candidates, which are detected again in a
-# square of CONFIRM_ZOOM times their size.
+# Detections with at least this score (or a lower minimum score of a face) in any pass are
+# candidates, which are detected again in a square of CONFIRM_ZOOM times their size.
 CANDIDATE_SCORE = 0.4
 CONFIRM_ZOOM = 2.0
 # The photo is also seen with a margin, at half size, for faces that fill it.
@@ -104,6 +104,7 @@ class FaceDetector:
         for name, flag in flags.items():
             typed(flag, bool, name)
         self._min_score, self._tile_min_score = min_score, tile_min_score
+        self._candidate_score = min(CANDIDATE_SCORE, min_score, tile_min_score)
         self._tiles, self._stop_early, self._is_checked = tiles, stop_early, checked
         content = model_path().read_bytes()
         self._interpreter = per_thread_interpreter(content)
@@ -242,7 +243,7 @@ class FaceDetector:
         raw = decode_boxes(
             interpreter.get_tensor(self._regressors)[0],
             interpreter.get_tensor(self._classifiers)[0, :, 0],
-            CANDIDATE_SCORE,
+            self._candidate_score,
         )
         side, origin = square.width * factor, np.array([square.x0, square.y0]) * factor
         boxes, keypoints = raw.boxes * side + np.tile(origin, 2), raw.keypoints * side + origin
@@ -263,20 +264,30 @@ class LargestFaceDetector:
     """Finds a photo's main face, the largest; small faces only if there is no other.
 
     Args:
-        quick: a detector for every photo; None makes a ``FaceDetector`` without tiles.
-        thorough: a detector for photos in which that finds nothing; None makes one with tiles.
+        detector: finds the faces; None makes three ``FaceDetector``, each for the photos in which
+            the one before finds nothing: without tiles, without tiles and unchecked, with tiles.
+            So a large unconfirmed face takes precedence over small ones: such a photo should show
+            somebody, and some profiles are not confirmed.
+        min_score: minimum score of a face, between 0 and 1, both excluded; None for the defaults of
+            ``FaceDetector``, as a given detector has its own.
 
-    If ``quick`` is None, a large unconfirmed face (see ``FaceDetector``) takes precedence over
-    small ones: such a photo should show somebody, and some profiles are not confirmed.
+    Raises:
+        FileNotFoundError: the package with the network is not installed.
+        ValueError: ``min_score`` is out of range, or given together with a detector.
     """
 
-    def __init__(self, quick: Detector | None = None, thorough: Detector | None = None):
-        quicks: list[Detector] = [quick] if quick else []
-        if not quicks:
-            quicks = [FaceDetector(tiles=False, stop_early=True)]
-            quicks += [FaceDetector(tiles=False, checked=False)]
-        last = thorough or FaceDetector()
-        self._detectors = [*(one for one in quicks if one is not last), last]  # each runs once
+    def __init__(self, detector: Detector | None = None, min_score: float | None = None):
+        if detector is not None:
+            if min_score is not None:
+                raise ValueError("min_score is for the default detector; the given one has its own")
+            self._detectors: list[Detector] = [detector]
+            return
+        scores = (MIN_SCORE, TILE_MIN_SCORE) if min_score is None else (min_score, min_score)
+        self._detectors = [
+            FaceDetector(*scores, tiles=False, stop_early=True),
+            FaceDetector(*scores, tiles=False, checked=False),
+            FaceDetector(*scores),
+        ]
 
     def __call__(self, image: np.ndarray) -> FaceBox:
         """The standard crop of the largest face of an (H, W, 3) uint8 RGB photo.
@@ -310,9 +321,8 @@ def _around(image: np.ndarray, zoom: float = 1.0, angle: float = 0.0) -> FaceBox
 
 def _about(box: FaceBox) -> FaceBox:
     """The square in which BlazeFace detects a known face best."""
-    edges = box.as_array()
     side = CONFIRM_ZOOM / DETECTOR_SCALE * box.width
-    return FaceBox.square((edges[:2] + edges[2:]) / 2, side, angle=box.angle)
+    return FaceBox.square(box.center, side, angle=box.angle)
 
 
 def _halved(image: np.ndarray) -> tuple[np.ndarray, int]:

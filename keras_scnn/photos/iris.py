@@ -57,11 +57,13 @@ class IrisFinder:
 
         Args:
             image: (H, W, 3) uint8 RGB.
-            landmarks: (68, 2 or more) px of the photo; only the corners of the eyes are used.
+            landmarks: (68, 2 or more) px of the photo; only the corners of the eyes are used. The
+                points of an eye outside of the photo, which is black there, mean nothing.
 
         Raises:
             ValueError: the image is not a uint8 color image, the landmarks are not 68, or the
-                corners of an eye are not finite, in one place, or far outside of the image.
+                corners of an eye are not finite, in one place, or several times as far apart as the
+                photo is wide (``geometry.crops.check_crop_box``).
         """
         points = np.asarray(landmarks, np.float64)
         if points.ndim != 2 or len(points) != 68 or points.shape[1] < 2:

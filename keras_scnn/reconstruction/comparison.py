@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_scnn.evaluation.calibration import SIGNS, probability
+from keras_scnn.evaluation.calibration import SIGNS, checked_calibration, probability
 from keras_scnn.geometry.alignment import apply_similarity, similarity_alignment
 from keras_scnn.models.preset_network import Preset, PresetData
-from keras_scnn.photos.detection import LargestFaceDetector
 from keras_scnn.reconstruction.drawing import draw_comparison
 from keras_scnn.reconstruction.faces import Reconstruction
 from keras_scnn.reconstruction.quality import certainty as certainty_of
@@ -160,14 +159,9 @@ def probabilities(
         values["scaled_shape"] = np.array(scaled_distance)
     if cosine is not None:
         values |= {"feature": np.array(cosine), "both": np.array([best, cosine])}
-    curves = calibration or {}
-    try:
-        if not isinstance(curves, dict):
-            raise TypeError(f"it is a {type(curves).__name__}, not a dictionary of curves")
-        known = [kind for kind in SIGNS if kind in values and kind in curves]
-        return {kind: float(probability(curves[kind], values[kind], certainty)) for kind in known}
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"the preset's metadata 'verification' is damaged: {error}") from error
+    curves = checked_calibration(calibration) or {}
+    known = [kind for kind in SIGNS if kind in values and kind in curves]
+    return {kind: float(probability(curves[kind], values[kind], certainty)) for kind in known}
 
 
 def answering_kind(known: dict[str, float]) -> str | None:
@@ -190,15 +184,13 @@ def basis(calibration: dict, kind: str) -> str:
 def compare_photos(
     reconstructor: Reconstructor,
     photos: tuple[np.ndarray, np.ndarray],
-    find_face: LargestFaceDetector | None = None,
     names: tuple[str, str] = ("first photo", "second photo"),
 ) -> Comparison:
     """Compare the largest faces of two (H, W, 3) uint8 RGB photos.
 
     Args:
-        reconstructor: of the preset.
+        reconstructor: of the preset; its ``find_largest`` finds the faces.
         photos: the two.
-        find_face: finds the faces; None for the reconstructor's ``find_largest``.
         names: of the photos, for error messages.
 
     Raises:
@@ -207,20 +199,18 @@ def compare_photos(
     """
     if len(photos) != 2:
         raise ValueError(f"photos has the length {len(photos)}; it must be 2")
-    find_face = find_face or reconstructor.find_largest
     (first, n_first), (second, n_second) = (
-        _largest_face(reconstructor, photo, find_face, name)
-        for name, photo in zip(names, photos, strict=True)
+        _largest_face(reconstructor, photo, name) for name, photo in zip(names, photos, strict=True)
     )
     return compare_faces(reconstructor.preset, first, second, (n_first, n_second))
 
 
 def _largest_face(
-    reconstructor: Reconstructor, photo: np.ndarray, find_face: LargestFaceDetector, name: str
+    reconstructor: Reconstructor, photo: np.ndarray, name: str
 ) -> tuple[Reconstruction, int]:
     """The largest face, and the number of faces."""
     try:
-        boxes = find_face.faces(photo)
+        boxes = reconstructor.find_largest.faces(photo)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
     return reconstructor.reconstruct_boxes(photo, boxes[:1])[0], len(boxes)

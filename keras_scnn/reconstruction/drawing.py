@@ -160,9 +160,8 @@ def _face_of(photo: np.ndarray, box: FaceBox) -> np.ndarray:
     """A square crop around the face, shifted to lie inside the photo as far as possible."""
     extent = np.array(photo.shape[1::-1])
     side = max(min(PHOTO_MARGIN * box.width, *extent), box.width)
-    center = (box.as_array()[:2] + box.as_array()[2:]) / 2
     inside = np.clip(
-        center, np.minimum(side / 2, extent / 2), np.maximum(extent - side / 2, extent / 2)
+        box.center, np.minimum(side / 2, extent / 2), np.maximum(extent - side / 2, extent / 2)
     )
     return crop_face(photo, FaceBox.square(inside, side), SIZE).image
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from keras_scnn.geometry.camera import decompose, euler_from_camera, project
 from keras_scnn.meshes.face import FaceLook, write_face_mesh
+from keras_scnn.meshes.files import check_format
 from keras_scnn.meshes.glb import PhotoCamera
 from keras_scnn.meshes.options import MeshOptions
 from keras_scnn.morphable_model import MorphableModel
@@ -119,6 +120,7 @@ class Reconstruction:
                 options that are not ``MeshOptions``, or a photo as for ``texture``.
         """
         typed(options, MeshOptions, "options")
+        check_format(path, options.unit)  # before the texture is computed
         texture = colors = camera = None
         if image is not None:
             self.check_photo(image)

@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_scnn.io import read_reduced, write_image
 from keras_scnn.meshes.options import MeshOptions
-from keras_scnn.photos.detection import no_face
+from keras_scnn.photos.detection import LargestFaceDetector, no_face
 from keras_scnn.reconstruction.drawing import CLAY, draw_landmarks, draw_mesh, draw_view
 from keras_scnn.reconstruction.faces import Reconstruction
 from keras_scnn.reconstruction.reconstructor import Reconstructor
@@ -38,14 +38,20 @@ def write_face(
         write_image(stem.with_name(f"{stem.name}_views.png"), np.hstack(views))
 
 
-def reconstruct_file(reconstructor: Reconstructor, photo: Path, args: argparse.Namespace) -> int:
+def reconstruct_file(
+    reconstructor: Reconstructor,
+    photo: Path,
+    args: argparse.Namespace,
+    largest: LargestFaceDetector | None = None,
+) -> int:
     """Write the faces of one photo, replacing its results from an earlier run.
 
     Args:
         reconstructor: of the preset.
         photo: the file.
-        args: 'largest' selects the largest face only; 'out', 'format', 'mesh_options',
-            'draw' choose what is written; 'photos' are all inputs, none of which is overwritten.
+        args: 'out', 'format', 'mesh_options', 'draw' choose what is written; 'photos' are all
+            inputs, none of which is overwritten.
+        largest: finds the only face to write; None for all that the reconstructor finds.
 
     Returns:
         the number of faces.
@@ -59,7 +65,10 @@ def reconstruct_file(reconstructor: Reconstructor, photo: Path, args: argparse.N
     results.remove_earlier(results.earlier_names(stem))
     image, factor = read_reduced(photo)
     try:
-        faces = [reconstructor.largest(image)] if args.largest else reconstructor(image)
+        if largest is None:
+            faces = reconstructor(image)
+        else:
+            faces = reconstructor.reconstruct_boxes(image, [largest(image)])
     except ValueError as error:
         raise ValueError(f"{photo}: {error}") from error
     if not faces:

@@ -72,7 +72,7 @@ class Reconstructor:
         network: Network | None = None,
     ):
         self.preset, self._detector = preset, detector
-        self._largest = None if detector is None else LargestFaceDetector(detector, detector)
+        self._largest = None if detector is None else LargestFaceDetector(detector)
         self._network = keras_network(preset) if network is None else network
 
     @classmethod

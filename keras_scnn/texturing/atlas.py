@@ -45,8 +45,7 @@ class Atlas:
         """The atlas; the last few are cached. ValueError if the model has no uv."""
         flat = np.column_stack([texel_of(model, size), np.zeros(model.n_vertices)])
         texels = rasterize(flat, model.triangles, size, size, cull_back_faces=False)
-        regions = np.zeros(model.n_vertices, np.uint8) if model.regions is None else model.regions
-        of_triangle = regions[model.triangles].min(axis=1)
+        of_triangle = model.vertex_regions[model.triangles].min(axis=1)
         region = np.where(texels.mask, of_triangle[texels.triangle], OUTSIDE).astype(np.uint8)
         outside = np.uint8(~texels.mask)
         _, label = cv2.distanceTransformWithLabels(
@@ -94,14 +93,13 @@ class Zones:
         up, front: (S, S) float32, mm above the brows, and in front of the ears.
         middle: (S, S) bool: between the outer eye corners.
         cheeks: (S, S) bool, skin that hair, brows and beard seldom cover.
-        forehead, moustache, chin: (S, S) bool: their middle, which a fringe or a beard covers.
+        moustache, chin: (S, S) bool: their middle, which a beard covers.
         face: (S, S) bool: in front of the ears, below the scalp.
         features: (S, S) bool: brows, eyes, nostrils, lips, whose colors are not the skin's.
         eyes, lips, brows: (S, S) bool: single features; eyes include all between brow and cheek.
         lids: (S, S) bool: the part of the eyes within the rims of glasses.
         bridge: (S, S) bool: of the nose, between the eyes.
         beard: (S, S) bool: where a beard grows.
-        ears: (S, S) bool.
         temples: (S, S) bool: beside the forehead, down to the ears, where hair may grow.
         brow_strokes: (S, S) float32, 0 to 1: where brows are painted.
         scalp_slant: (S, S) float32, mm of the open face model: height above the brows, plus the
@@ -112,7 +110,6 @@ class Zones:
     front: np.ndarray
     middle: np.ndarray
     cheeks: np.ndarray
-    forehead: np.ndarray
     moustache: np.ndarray
     chin: np.ndarray
     face: np.ndarray
@@ -123,7 +120,6 @@ class Zones:
     lips: np.ndarray
     brows: np.ndarray
     beard: np.ndarray
-    ears: np.ndarray
     temples: np.ndarray
     brow_strokes: np.ndarray
     scalp_slant: np.ndarray
@@ -152,7 +148,6 @@ class Zones:
         return cls(
             up=up, front=front, middle=skin & (side < 0.9 * half),
             cheeks=skin & cheeks & ~is_feature,
-            forehead=skin & (up > 8 * unit) & (up < 45 * unit) & (side < 0.7 * half),
             moustache=skin & (y < nose - 4 * unit) & (y > marks[51, 1] + 2 * unit)
             & (side < 0.4 * half) & ~is_feature,
             chin=skin & (y < lip - 4 * unit) & (y > chin) & (side < 0.4 * half) & ~is_feature,
@@ -161,7 +156,7 @@ class Zones:
             beard=skin & (y < nose - 3 * unit) & (front > 12 * unit) & ~features["lips"],
             lids=skin & _hulls(atlas, LIDS, 2 * unit),
             bridge=skin & (side < 6 * unit) & (up < -8 * unit) & (y > eye - 4 * unit),
-            ears=is_ear, temples=skin & ~is_ear & (front < 62 * unit) & (up > -12 * unit),
+            temples=skin & ~is_ear & (front < 62 * unit) & (up > -12 * unit),
             brow_strokes=strokes,
             scalp_slant=np.where(
                 is_ear | (up < -10 * unit), -1e3,
@@ -178,26 +173,34 @@ def texel_of(model: MorphableModel, size: int) -> np.ndarray:
     return (model.uv * [1, -1] + [0, 1]) * size - 0.5
 
 
+def disk(radius: float) -> np.ndarray:
+    """A filled circle for OpenCV's morphology, of an odd side."""
+    side = 2 * max(round(radius), 1) + 1
+    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+
+
+def _texels_per_mm(atlas: Atlas) -> float:
+    """The map's scale between the outer corners of the mean face's eyes."""
+    corners = atlas.model.landmark_indices[[36, 45]]
+    texels = np.ptp(texel_of(atlas.model, atlas.size)[corners, 0])
+    return float(texels / np.ptp(atlas.model.mean[corners, 0]))
+
+
 def _hulls(atlas: Atlas, groups, margin_mm: float) -> np.ndarray:
     """(S, S) bool: the convex hulls of groups of landmarks, with a margin around them."""
-    model = atlas.model
-    points = texel_of(model, atlas.size)[model.landmark_indices]
-    width_mm = np.ptp(model.mean[model.landmark_indices][[36, 45], 0])
-    margin = margin_mm * np.ptp(points[[36, 45], 0]) / width_mm
+    points = texel_of(atlas.model, atlas.size)[atlas.model.landmark_indices]
     mask = np.zeros((atlas.size, atlas.size), np.uint8)
     for group in groups:
         hull = cv2.convexHull(np.float32(points[list(group)])).round().astype(np.int32)
         cv2.fillConvexPoly(mask, hull, 1)
-    side = 2 * max(round(margin), 1) + 1
-    return cv2.dilate(mask, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))) > 0
+    return cv2.dilate(mask, disk(margin_mm * _texels_per_mm(atlas))) > 0
 
 
 def _brow_strokes(atlas: Atlas, radius_mm: float) -> np.ndarray:
     """(S, S) float32, 0 to 1: a line along each brow, thin at both ends."""
     model, mask = atlas.model, np.zeros((atlas.size, atlas.size), np.float32)
     points = texel_of(model, atlas.size)[model.landmark_indices]
-    width_mm = np.ptp(model.mean[model.landmark_indices][[36, 45], 0])
-    radius = radius_mm * np.ptp(points[[36, 45], 0]) / width_mm
+    radius = radius_mm * _texels_per_mm(atlas)
     for brow, lids in zip(BROWS, LIDS, strict=True):
         line = 0.86 * points[list(brow)] + 0.14 * points[list(lids)].mean(axis=0)
         for t in np.linspace(0, 1, 40):

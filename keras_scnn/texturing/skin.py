@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import scipy
 
-from keras_scnn.texturing.atlas import Atlas, Zones
+from keras_scnn.texturing.atlas import Atlas, Zones, disk
 
 LEAST_SPREAD, MOST_SPREAD = np.array([5.0, 2.5, 3.0]), np.array([6.5, 5.0, 6.0])  # of L*, a*, b*
 HAIR_SPREAD = 2 * MOST_SPREAD
@@ -202,9 +202,3 @@ def _without_specks(keep: np.ndarray, size: int) -> np.ndarray:
 def _soft_edges(keep: np.ndarray, size: int) -> np.ndarray:
     """Shares that fade to 0 towards the texels that are left out."""
     return np.minimum(cv2.GaussianBlur(keep, (0, 0), BLUR * size), 4 * keep)
-
-
-def disk(radius: float) -> np.ndarray:
-    """A filled circle for OpenCV's morphology, of an odd side."""
-    side = 2 * max(round(radius), 1) + 1
-    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))

@@ -50,9 +50,12 @@ def check_posed(
             f"posed vertices have the shape {np.shape(posed)}; they must be "
             f"({model.n_vertices}, 3), and finite"
         )
-    if hidden is not None and (hidden.shape != image.shape[:2] or hidden.dtype != bool):
+    if hidden is None:
+        return
+    shape, dtype = np.shape(hidden), getattr(hidden, "dtype", type(hidden).__name__)
+    if not isinstance(hidden, np.ndarray) or shape != image.shape[:2] or hidden.dtype != bool:
         raise ValueError(
-            f"hidden is {hidden.shape} {hidden.dtype}; it must be {image.shape[:2]} bool"
+            f"hidden is {shape} {dtype}; it must be {image.shape[:2]} bool, a NumPy array"
         )
 
 

@@ -26,7 +26,7 @@ from keras_scnn.models.inference import MAX_BATCH
 from keras_scnn.photos.cropping import FaceBox
 from keras_scnn.photos.detection import FaceDetector
 from keras_scnn.reconstruction.reconstructor import Reconstructor
-from keras_scnn.settings import DEFAULT_PRESET, check_score, check_types, whole
+from keras_scnn.settings import DEFAULT_PRESET, check_score, check_types, typed, whole
 from keras_scnn.video.clip import Clip, Frame
 from keras_scnn.video.shots import change, may_be_cut, thumbnail
 
@@ -69,6 +69,7 @@ class ClipSettings:
         if self.min_score is not None:
             check_score("min_score", self.min_score)
             object.__setattr__(self, "min_score", float(self.min_score))  # JSON takes no NumPy type
+        typed(self.mesh_options, MeshOptions, "mesh_options")
         check_unit(self.mesh_options.unit, ".glb")
         if self.mesh_options.neutral:
             raise ValueError("mesh_options.neutral is for photos; a video moves the expression")
@@ -129,7 +130,7 @@ class FramesJob:
 
     @cached_property
     def reconstructor(self) -> Reconstructor:
-        return Reconstructor.from_preset(self.settings.preset, self._quick)
+        return Reconstructor.from_preset(self.settings.preset)
 
     @cached_property
     def _quick(self) -> FaceDetector:

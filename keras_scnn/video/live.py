@@ -11,7 +11,7 @@ from keras_scnn.geometry.camera import compose, decompose
 from keras_scnn.parameters import FaceParameters
 from keras_scnn.reconstruction.faces import Reconstruction
 from keras_scnn.reconstruction.person import person_weights
-from keras_scnn.settings import whole
+from keras_scnn.settings import check_number, whole
 from keras_scnn.video.smoothing import OneEuro
 from keras_scnn.video.tracks import with_shape
 
@@ -60,7 +60,16 @@ class LiveFace:
         Args:
             face: from a ``Reconstructor``.
             seconds: time of the frame, increasing from call to call.
+
+        Raises:
+            ValueError: ``seconds`` or a number of the face is not finite; the frame then has no
+                effect.
         """
+        check_number("seconds", seconds)
+        seen = face.parameters
+        parts = (seconds, seen.pose, seen.identity, seen.expression)
+        if not all(np.isfinite(part).all() for part in parts):
+            raise ValueError(f"seconds is {seconds}; it and the face's parameters must be finite")
         if not self.is_frozen:
             self._faces.append(face)
             weights, _ = person_weights(self._faces)

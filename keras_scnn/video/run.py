@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from keras_scnn.evaluation.calibration import checked_calibration
 from keras_scnn.folders.table import read_about, read_part, require_pyarrow
 from keras_scnn.meshes.parts import check_parts
 from keras_scnn.models.preset_network import PresetData
@@ -101,7 +102,7 @@ def reconstruct_clip(
         ImportError: PyAV or pyarrow is missing.
         FileNotFoundError: there is no such file, or no such preset.
         ValueError: it is not a video, it shows no face, ``out`` holds other files, the face model
-            lacks a requested part, or ``workers`` is below 1.
+            lacks a requested part, the preset's calibration is damaged, or ``workers`` is below 1.
         RuntimeError: a worker process died.
     """
     require_pyarrow()
@@ -109,6 +110,7 @@ def reconstruct_clip(
     clip, out = clip if isinstance(clip, Clip) else open_clip(Path(clip)), Path(out)
     preset = read_preset(settings.preset)
     check_parts(preset.face_model, settings.mesh_options.parts)
+    checked_calibration(preset.metadata.get("verification"))  # before the clip is searched
     plan = {
         "clip": clip.path.name,
         "clip_file": fingerprint(clip.path),

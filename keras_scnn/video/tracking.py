@@ -53,14 +53,12 @@ class Tracker:
 
     The assignment minimizes the sum of costs (Kuhn 1955): the distance from the track's expected
     position, the change in size, and the difference of the features, which distinguishes people
-    whose paths cross. A track ends if it is not seen for ``max_gap``; at a cut, all tracks end.
-
-    Args:
-        max_gap: s.
+    whose paths cross. A track ends if it is not seen for ``MAX_GAP`` seconds; at a cut, all tracks
+    end.
     """
 
-    def __init__(self, max_gap: float = MAX_GAP):
-        self._max_gap, self._count = max_gap, 0
+    def __init__(self) -> None:
+        self._count = 0
         self._active: list[_Active] = []
         self._before = -np.inf
 
@@ -82,8 +80,8 @@ class Tracker:
         Returns:
             (m,) int64 numbers of tracks, from 0 in the order in which they appear.
         """
-        # Tracks of the previous frame continue even if frames are farther apart than max_gap.
-        oldest = np.inf if is_cut else min(seconds - self._max_gap, self._before)
+        # Tracks of the previous frame continue even if frames are farther apart than that.
+        oldest = np.inf if is_cut else min(seconds - MAX_GAP, self._before)
         self._before = seconds
         self._active = [track for track in self._active if track.seconds >= oldest]
         boxes = np.asarray(boxes, np.float64).reshape(-1, 4)

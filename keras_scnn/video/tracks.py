@@ -19,7 +19,7 @@ from scipy.spatial.transform import Rotation, Slerp
 
 from keras_scnn.evaluation.calibration import probability
 from keras_scnn.geometry.alignment import similarity_alignment
-from keras_scnn.geometry.camera import compose, decompose
+from keras_scnn.geometry.camera import FLIP, compose, decompose
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import FaceParameters
 from keras_scnn.photos.cropping import FaceBox
@@ -202,7 +202,7 @@ def find_people(
 
     Args:
         tracklets: of a clip.
-        calibration: 'verification' of a preset's metadata; without it no tracklets are joined.
+        calibration: of ``calibration.checked_calibration``; without it no tracklets are joined.
         least_frames: people seen in fewer frames are left out.
 
     Returns:
@@ -272,10 +272,9 @@ def pose_of(
         (n, 3, 4) image_from_model, exact scaled rotations.
     """
     shape = np.broadcast_to(identity, (len(expression), len(identity)))
-    flip = np.array([1.0, -1.0, 1.0])
     own = model.landmarks(shape, expression)
-    scale, rotation, shift = similarity_alignment(own, landmarks * flip)
-    return compose(rotation, scale, shift * flip)
+    scale, rotation, shift = similarity_alignment(own, landmarks @ FLIP)
+    return compose(rotation, scale, shift @ FLIP)
 
 
 def smooth_tracks(

@@ -17,6 +17,7 @@ from skimage import data
 from keras_scnn import write_mesh
 from keras_scnn.io import read_image
 from keras_scnn.meshes.face import LEAST_TURN
+from keras_scnn.meshes.files import PLY_FROM_MODEL
 from keras_scnn.meshes.options import PARTS, MeshOptions
 from keras_scnn.meshes.parts import face_parts
 from keras_scnn.reconstruction.faces import Reconstruction
@@ -184,6 +185,37 @@ def test_neutral_has_zero_weights_in_glb_and_the_neutral_shape_elsewhere(face, g
 def obj_vertices(path: Path) -> np.ndarray:
     lines = path.read_text().splitlines()
     return np.array([line.split()[1:] for line in lines if line.startswith("v ")], float)
+
+
+@pytest.mark.parametrize("suffix", ["obj", "ply"])
+def test_a_vertex_in_no_triangle_keeps_its_place(tiny_face_model, tmp_path, suffix):
+    used = (tiny_face_model.triangles != 3).all(axis=1)
+    model = tiny_face_model.replace(triangles=tiny_face_model.triangles[used])
+    face = face_of(model)
+    face.write_mesh(tmp_path / f"a.{suffix}", None, MeshOptions("mm"))
+    vertices = vertices_of(tmp_path / f"a.{suffix}")
+    np.testing.assert_allclose(vertices[: model.n_vertices], face.vertices, atol=1e-3)
+    face.write_mesh(tmp_path / f"b.{suffix}", None, MeshOptions("mm", parts=("skin",)))
+    assert len(vertices_of(tmp_path / f"b.{suffix}")) == model.n_vertices - 1
+
+
+def vertices_of(path: Path) -> np.ndarray:
+    """(N, 3) in the model frame, in the file's order; trimesh leaves some of an OBJ file out."""
+    if path.suffix == ".ply":
+        return trimesh.load(path, process=False).vertices @ PLY_FROM_MODEL
+    rows = [line.split()[1:] for line in path.read_text().splitlines() if line.startswith("v ")]
+    return np.array(rows, float)
+
+
+def test_an_invalid_file_name_is_refused_before_the_texture_is_computed(face, monkeypatch):
+    def never(*_):
+        raise AssertionError("the texture was computed")
+
+    monkeypatch.setattr("keras_scnn.reconstruction.faces.photo_texture", never)
+    with pytest.raises(ValueError, match="suffix '.stl'"):
+        face.write_mesh("a.stl", PHOTO)
+    with pytest.raises(ValueError, match="GLB is always in meters"):
+        face.write_mesh("a.glb", PHOTO, MeshOptions("mm"))
 
 
 @pytest.mark.parametrize("suffix", ["obj", "ply", "glb"])

@@ -263,6 +263,8 @@ PICTURE, COLORS = np.zeros((8, 8, 3), np.uint8), np.zeros((4, 3), np.uint8)
         ({"uv": UV, "texture": PICTURE[:0]}, r"texture of shape \(0, 8, 3\) .*expected \(H, W, 3"),
         ({"colors": COLORS[:3]}, r"colors of shape \(3, 3\) .*; expected \(4, 3\) uint8"),
         ({"colors": COLORS[:, [0, 1, 2, 2]]}, r"colors of shape \(4, 4\) .*; expected \(4, 3\)"),
+        ({"colors": [[0, 0, 256]] * 4}, r"colors .* dtype int64; expected \(4, 3\) uint8"),
+        ({"colors": np.int64(COLORS)}, r"colors .* dtype int64; expected \(4, 3\) uint8"),
         ({"colors": COLORS / 255}, r"colors .* dtype float64; expected \(4, 3\) uint8"),
     ],
 )
@@ -277,6 +279,7 @@ def test_a_look_that_does_not_fit_is_refused(tmp_path, suffix, look, message):
 def test_lists_and_any_whole_numbers_write_what_arrays_do(tmp_path, texture, suffix):
     one, other = tmp_path / f"one{suffix}", tmp_path / f"other{suffix}"
     mixed = {"a": TRIANGLES[:1].astype(np.uint64), "b": TRIANGLES[1:].tolist()}
-    write_mesh(one, VERTICES, {"a": TRIANGLES[:1], "b": TRIANGLES[1:]}, UV, texture)
-    write_mesh(other, VERTICES.tolist(), mixed, UV.tolist(), texture)
+    colors = np.array([CORNERS[i] for i in range(4)], np.uint8)
+    write_mesh(one, VERTICES, {"a": TRIANGLES[:1], "b": TRIANGLES[1:]}, UV, texture, colors)
+    write_mesh(other, VERTICES.tolist(), mixed, UV.tolist(), texture.tolist(), colors.tolist())
     assert other.read_bytes() == one.read_bytes().replace(b"one.mtl", b"other.mtl")

@@ -25,7 +25,15 @@ OWN = {
     "noise": lambda: RandomNoise(20.0, seed=1),
     "blocks": lambda: RandomBlocks(0.5, seed=1),
 }
-EACH = {**OWN, "all": lambda: keras.Sequential(photometric_layers(seed=1))}
+
+
+def photometric(strength: float = 1.0, seed: int = 1) -> list[keras.layers.Layer]:
+    """``photometric_layers`` with random numbers that depend on the seed."""
+    keras.utils.set_random_seed(seed)
+    return photometric_layers(strength)
+
+
+EACH = {**OWN, "all": lambda: keras.Sequential(photometric())}
 
 
 @pytest.mark.parametrize("name", EACH)
@@ -61,14 +69,15 @@ def test_settings_survive_saving(name):
 
 
 def test_strength_0_changes_nothing_and_less_than_0_is_refused():
-    changed = keras.Sequential(photometric_layers(0, seed=1))(BATCH, training=True)
+    changed = keras.Sequential(photometric(0))(BATCH, training=True)
     np.testing.assert_allclose(changed, BATCH, atol=1e-2)
     with pytest.raises(ValueError, match="strength is -1"):
         photometric_layers(-1)
 
 
 def test_every_layer_has_random_numbers_of_its_own():
-    seeds = [layer.seed for seed in range(20) for layer in photometric_layers(seed=seed)]
+    chains = [photometric(seed=seed) for seed in range(20)]
+    seeds = [int(layer.generator.state[0]) for layers in chains for layer in layers]
     assert len(seeds) == len(set(seeds)) == 20 * 9
     assert not set(seeds) & set(range(1000))  # the seeds of other layers of a network
 
@@ -96,9 +105,7 @@ def test_gains_are_a_factor_of_each_channel():
 
 def test_colors_become_paler_and_stronger():
     """Saturation of HSV: (highest - lowest) / highest channel."""
-    (layer,) = (
-        x for x in photometric_layers(seed=1) if isinstance(x, keras.layers.RandomSaturation)
-    )
+    (layer,) = (x for x in photometric() if isinstance(x, keras.layers.RandomSaturation))
     color = np.tile(np.float32([120, 100, 90]), (200, 4, 4, 1))
     changed = np.asarray(layer(color, training=True))[:, 0, 0]
     saturation = np.ptp(changed, axis=1) / changed.max(axis=1) / (30 / 120)
@@ -135,12 +142,12 @@ def test_colors_are_changed_in_float32_in_graphs_too(policy):
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:
-        network = keras.Sequential([keras.Input(FACE.shape), *photometric_layers(seed=1)])
+        network = keras.Sequential([keras.Input(FACE.shape), *photometric()])
     finally:
         keras.config.set_dtype_policy(before)
     assert {layer.compute_dtype for layer in network.layers} == {"float32"}
     changed = tf.function(lambda images: network(images, training=True))(BATCH)
-    plain = keras.Sequential([keras.Input(FACE.shape), *photometric_layers(seed=1)])
+    plain = keras.Sequential([keras.Input(FACE.shape), *photometric()])
     expected = tf.function(lambda images: plain(images, training=True))(BATCH)
     np.testing.assert_allclose(changed, expected, atol=0.1)
 

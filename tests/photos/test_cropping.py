@@ -85,6 +85,20 @@ def test_an_empty_or_endless_box_is_refused(edges):
         FaceBox(*edges)
 
 
+@pytest.mark.parametrize("score", [95, -0.1, np.nan, None, "0.9"])
+def test_a_score_is_a_number_from_0_to_1(score):
+    with pytest.raises(ValueError, match="score is"):
+        FaceBox(0, 0, 1, 1, score)
+    assert [FaceBox(0, 0, 1, 1, end).score for end in (0, 1, np.float32(0.5))] == [0, 1, 0.5]
+
+
+def test_a_square_is_about_its_center():
+    np.testing.assert_array_equal(FaceBox.square([3, 4.5], 7).center, [3, 4.5])
+    np.testing.assert_array_equal(
+        FaceBox(*np.array([200, 10, 250, 40], np.uint8)).center, [225, 25]
+    )
+
+
 @pytest.mark.parametrize("dtype", [np.int8, np.int16, np.float16, np.float64])
 def test_edges_of_every_type_give_the_same_size(dtype):
     box = FaceBox(*np.array([-100, -90, 100, 110], dtype))

@@ -125,7 +125,7 @@ def test_the_head_is_turned_as_eyes_and_mouth_say_beyond_80_degrees(degrees):
     assert box.angle == outputs
     # The standard crop lies lower than BlazeFace's box: towards the chin.
     down = np.array([-np.sin(outputs), np.cos(outputs)])
-    np.testing.assert_allclose(box.as_array().reshape(2, 2).mean(axis=0), 0.55 * down, atol=1e-9)
+    np.testing.assert_allclose(box.center, 0.55 * down, atol=1e-9)
 
 
 @pytest.mark.parametrize("degrees", [90, -90, 135, 165, 180, -150])
@@ -167,6 +167,30 @@ def test_a_profile_that_nothing_confirms_is_still_the_face_of_its_photo(shared_d
     assert FaceDetector(tiles=False).detect(photo) == []
     box = LargestFaceDetector()(photo).as_array()
     assert intersection_over_union(box_from_landmarks(points).as_array(), box) > HIT_IOU
+
+
+def test_the_largest_face_needs_no_confirmation_with_another_least_score_either(shared_data):
+    photo = read_image(shared_data / "aflw2000-3d-dev" / "image03244.jpg")
+    expected = LargestFaceDetector()(photo)
+    assert 0.6 < expected.score < 0.9
+    assert LargestFaceDetector(min_score=0.6)(photo) == expected
+    with pytest.raises(ValueError, match="no face found"):
+        LargestFaceDetector(min_score=0.9)(photo)
+
+
+def test_the_least_score_of_the_largest_face_is_for_the_detectors_it_makes():
+    with pytest.raises(ValueError, match="min_score is 1.5; it must lie between 0 and 1"):
+        LargestFaceDetector(min_score=1.5)
+    with pytest.raises(ValueError, match="min_score is for the default detector"):
+        LargestFaceDetector(FaceDetector(), 0.5)
+
+
+def test_a_least_score_below_that_of_candidates_has_an_effect():
+    """Beside the face, BlazeFace sees another one in the photo, with a score of 0.38."""
+    photo = np.dstack([data.camera()] * 3)
+    for least, count in ((0.4, 1), (0.3, 2)):
+        boxes = FaceDetector(least, least, tiles=False, checked=False).detect(photo)
+        assert len(boxes) == count and boxes[-1].score >= least
 
 
 def test_a_clear_face_below_the_least_score_is_left_out(astronaut):
@@ -230,7 +254,7 @@ def test_keypoints_stand_on_the_eyes_nose_and_mouth(detector, astronaut):
 def test_the_standard_crop_holds_the_face(detector, astronaut):
     (box,) = detector.detect(astronaut)
     edges = box.as_array()
-    center, offset = (edges[:2] + edges[2:]) / 2, ASTRONAUT_POINTS + 0.5
+    center, offset = box.center, ASTRONAUT_POINTS + 0.5
     assert box.width == pytest.approx(box.height)
     assert (offset > edges[:2] + 0.2 * box.width).all()
     assert (offset < edges[2:] - 0.2 * box.width).all()

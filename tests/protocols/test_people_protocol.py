@@ -197,13 +197,12 @@ def test_the_largest_face_of_a_photo_is_used():
             return [FaceBox.square([50, 50], side) for side in self.sides]
 
     image = np.zeros((9, 9, 3), np.uint8)
-    assert LargestFaceDetector(Finds(20, 60, 30), Finds())(image).width == 60
-    assert LargestFaceDetector(Finds(), Finds(25))(image).width == 25
+    assert LargestFaceDetector(Finds(20, 60, 30))(image).width == 60
     with pytest.raises(ValueError, match="no face found"):
-        LargestFaceDetector(Finds(), Finds())(image)
+        LargestFaceDetector(Finds())(image)
 
 
-def test_a_detector_that_is_given_twice_is_asked_once():
+def test_a_given_detector_is_asked_once():
     class Counts:
         asked = 0
 
@@ -213,7 +212,7 @@ def test_a_detector_that_is_given_twice_is_asked_once():
 
     detector = Counts()
     with pytest.raises(ValueError, match="no face found"):
-        LargestFaceDetector(detector, detector)(np.zeros((9, 9, 3), np.uint8))
+        LargestFaceDetector(detector)(np.zeros((9, 9, 3), np.uint8))
     assert detector.asked == 1
 
 

@@ -395,6 +395,8 @@ def test_an_invalid_photo_is_refused(open_face):
         photo_texture(open_face, image, posed * np.nan)
     with pytest.raises(ValueError, match=r"hidden is \(5, 5\) bool; it must be \(300, 300\) bool"):
         photo_texture(open_face, image, posed, hidden=np.zeros((5, 5), bool))
+    with pytest.raises(ValueError, match=r"hidden is \(2, 2\) list; it must be \(300, 300\) bool"):
+        photo_texture(open_face, image, posed, hidden=[[True, False], [False, True]])
     for size in (256, 2 * MOST_SIZE):
         with pytest.raises(ValueError, match=f"size is {size}; a texture has 512 to 2048"):
             person_texture(open_face, [], size)

@@ -44,6 +44,25 @@ def test_the_shape_freezes_and_pose_and_expression_calm_down(tiny_face_model):
         assert after < 0.6 * before
 
 
+@pytest.mark.parametrize("wrong", ["seconds", "text", "identity", "expression"])
+def test_a_frame_that_is_refused_has_no_effect(tiny_face_model, wrong):
+    seen = faces(tiny_face_model, 3, np.random.default_rng(5), 0.2)
+    live, other = LiveFace(freeze_frames=2), LiveFace(freeze_frames=2)
+    expected = [other.update(face, i / 30) for i, face in enumerate(seen)][-1]
+    live.update(seen[0], 0)
+    bad = dataclasses.replace(seen[2].parameters)
+    seconds = {"seconds": np.nan, "text": "0.02"}.get(wrong, 0.02)
+    if wrong in ("identity", "expression"):
+        bad = dataclasses.replace(bad, **{wrong: getattr(bad, wrong) * np.nan})
+    with pytest.raises(ValueError, match="seconds is"):
+        live.update(dataclasses.replace(seen[2], parameters=bad), seconds)
+    assert not live.is_frozen
+    live.update(seen[1], 1 / 30)
+    found = live.update(seen[2], 2 / 30)
+    np.testing.assert_array_equal(found.parameters.pose, expected.parameters.pose)
+    np.testing.assert_array_equal(found.parameters.identity, expected.parameters.identity)
+
+
 def test_a_face_is_smoothed_alike_however_large_it_is(tiny_face_model):
     """Motion is filtered in mm on the face, not in px."""
     seen = faces(tiny_face_model, 30, np.random.default_rng(3), 0.2)

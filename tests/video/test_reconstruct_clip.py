@@ -1,6 +1,7 @@
 """The command on whole clips, with the product's own detector and network."""
 
 import csv
+import dataclasses
 import errno
 import json
 import os
@@ -23,6 +24,7 @@ from keras_scnn.folders.table import read_columns
 from keras_scnn.geometry.camera import compose, project
 from keras_scnn.geometry.shading import render
 from keras_scnn.meshes.options import MeshOptions
+from keras_scnn.models.presets import read_preset
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.reconstruct import main
 from keras_scnn.video.clip import open_clip
@@ -308,6 +310,16 @@ def test_a_preset_may_be_a_path():
     """Settings are noted in the results as JSON."""
     assert ClipSettings(preset=Path("runs") / "mine") == ClipSettings(preset="runs/mine")
     assert json.dumps(ClipSettings(min_score=np.float32(0.5)).min_score) == "0.5"
+
+
+def test_a_damaged_calibration_is_named_before_the_clip_is_searched(
+    clip_file, tmp_path, monkeypatch
+):
+    damaged = dataclasses.replace(read_preset("mobile"), metadata={"verification": [1, 2]})
+    monkeypatch.setattr("keras_scnn.video.run.read_preset", lambda _: damaged)
+    with pytest.raises(ValueError, match="metadata 'verification' is damaged: it is a list"):
+        reconstruct_clip(clip_file, tmp_path / "out", workers=1)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_parts_and_workers_out_of_range_are_refused(tmp_path):

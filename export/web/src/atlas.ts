@@ -6,7 +6,7 @@ import { interpolate, type Raster, rasterize } from "./raster";
 
 const ZONES = [
   "middle", "cheeks", "chin", "moustache", "face", "features", "eyes", "lids", "bridge", "lips", "brows", "beard",
-  "ears", "temples",
+  "temples",
 ] as const;
 export const SOFT = 150; // the map's side divided by this is the softness of painted edges
 
