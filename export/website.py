@@ -164,10 +164,11 @@ def write_model(folder: Path, preset: Preset, name: str, precision: str = "float
     from keras_scnn.export.chart import describe_chart
     from keras_scnn.export.metadata import read_card
     from keras_scnn.export.tflite import write_tflite
+    from keras_scnn.models.presets import preset_name
     from keras_scnn.photos import facemesh
     from keras_scnn.photos.blazeface import model_path
 
-    network, title = folder / "scnn.tflite", real_path(name).name  # without this machine's paths
+    network, title = folder / "scnn.tflite", preset_name(name)  # without this machine's paths
     card = read_card(name)
     write_tflite(network, preset, precision, True, None, title, card)
     content = network.read_bytes()

@@ -67,6 +67,8 @@ def _check(args: argparse.Namespace, parser: CommandParser) -> None:
     args.mesh_options = mesh_options(args, parser, written)
     if args.workers is not None and args.workers < 1:
         parser.error(f"--workers is {args.workers}; it must be 1 or more")
+    if args.crops and args.no_tiles:
+        parser.error("--no-tiles has no effect with --crops, for which no face is searched")
     parser.check(args, check_score, "min_score")
     if args.kind != "folder" and (urls := [p for p in (*args.photos, args.out) if is_url(p)]):
         parser.error(
