@@ -70,10 +70,15 @@ def compress(folder: Path, quality: int = BEST) -> None:
         folder: processed recursively.
         quality: of Brotli, 1 to 11.
     """
+    _run([find_node(), "compress.mjs", str(folder.resolve()), str(quality)], SOURCES)
+
+
+def find_node() -> str:
+    """Path of the command ``node``; a RuntimeError if it is missing."""
     node = shutil.which("node")
     if node is None:
         raise RuntimeError("node is not installed; files are compressed with Node.js 20 or later")
-    _run([node, "compress.mjs", str(folder.resolve()), str(quality)], SOURCES)
+    return node
 
 
 def _run(command: list[str], folder: Path) -> None:
