@@ -80,7 +80,7 @@ def measure_data(args: argparse.Namespace) -> None:
 
     kind = evaluation.kind_of_data(args.data, args.people)
     if args.calibrate:
-        evaluation.check_calibrate(args.preset, kind)
+        evaluation.check_calibrate(args.preset, args.data, kind)
     elsewhere = ("preset", "data", "out", "calibrate", *OWN_OPTIONS)
     options = {k: v for k, v in vars(args).items() if k not in elsewhere}
     results = evaluation.evaluate_preset(args.preset, args.data, keep=args.out, **options)

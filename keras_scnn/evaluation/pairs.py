@@ -93,6 +93,11 @@ def rows_of_people(identity: np.ndarray) -> list[np.ndarray]:
     return np.split(order, starts[1:])
 
 
+def check_people(identity: np.ndarray) -> None:
+    """Raise a ValueError unless (n,) numbers of people give pairs of one person and of two."""
+    _photos_of_people(identity)
+
+
 def _photos_of_people(identity: np.ndarray) -> list[np.ndarray]:
     """Indices of each person's photos."""
     photos = rows_of_people(np.asarray(identity))
