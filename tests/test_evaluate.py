@@ -509,16 +509,31 @@ UNFIT = [
     ),
     (
         "people",
-        "--shape-truth x --last 2",
+        "--shape-truth there.npz --last 2",
         "--last has no effect on an existing file of --shape-truth",
+    ),
+    (
+        "people",
+        "--shape-truth there.npz --fit-truth --last 2",
+        "--last has no effect on an existing file of --shape-truth",
+    ),
+    ("people", "--shape-truth x --last 2", "x: no such file; expected a shape truth (--fit-truth"),
+    ("people", "--shape-truth a", "a: is a folder; expected a shape truth"),
+    ("people", "--shape-truth a --fit-truth", "a: is a folder; expected a shape truth"),
+    (
+        "people",
+        "--gaze --shape-truth there.npz --last 2",
+        "--shape-truth and --gaze do not go together",
     ),
 ]
 
 
 @pytest.mark.parametrize(("kind", "options", "message"), UNFIT)
 def test_an_option_that_would_have_no_effect_is_refused_before_the_work(
-    tmp_path, capsys, kind, options, message
+    tmp_path, capsys, monkeypatch, kind, options, message
 ):
+    monkeypatch.chdir(tmp_path)
+    Path("there.npz").touch()
     words = ["mobile", "--data", str(made_data(tmp_path, kind)), *options.split()]
     assert main([*words, "--out", str(tmp_path / "out")]) == 2
     assert message in capsys.readouterr().err
