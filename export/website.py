@@ -228,10 +228,10 @@ def describe(preset: Preset, name: str) -> dict:
     from keras_scnn.export.metadata import build_metadata
     from keras_scnn.export.pipeline import describe_check, describe_detector
     from keras_scnn.reconstruction.comparison import probabilities
-    from keras_scnn.shape_distance import mahalanobis_coordinates, shape_coordinates
+    from keras_scnn.shape_distance import mahalanobis_coordinates, shape_basis
 
     model = preset.face_model
-    coordinates = shape_coordinates(model, np.eye(model.n_identity))
+    coordinates = shape_basis(model)
     covariance = preset.within_person_covariance
     scaled = None if covariance is None else mahalanobis_coordinates(coordinates, covariance)
     calibration = preset.metadata.get("verification")

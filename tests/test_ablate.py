@@ -99,7 +99,8 @@ def test_an_earlier_result_stays_until_there_is_another(tmp_path, monkeypatch):
     for name in ("ablation.json", "ablation.png"):
         (tmp_path / name).write_text("earlier")
     monkeypatch.setattr("keras_scnn.training.run.train", raise_stopped)
-    for config, error in ((TrainConfig(hosts=2), ValueError), (TrainConfig(), KeyboardInterrupt)):
+    hosts = TrainConfig(hosts=2, coordinator="localhost:1234", minutes=0)
+    for config, error in ((hosts, ValueError), (TrainConfig(), KeyboardInterrupt)):
         with pytest.raises(error):
             ablate(config, tmp_path, (0,), ("both",))
         assert {path.read_text() for path in tmp_path.iterdir()} == {"earlier"}
