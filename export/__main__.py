@@ -41,6 +41,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(arguments)
     if not args.attach and not (args.to and args.out):
         parser.error("give --to and --out, or --attach")
+    if args.to and args.out is None:
+        parser.error("--to needs --out, the folder for its files")
     if args.attach and not args.to:
         for name in ("out", "vertices", "crops", "verify"):
             if getattr(args, name) != parser.get_default(name):
@@ -52,7 +54,8 @@ def wanted_jobs(args: argparse.Namespace) -> list[tuple[str, str]]:
     """(format, precision) of each file to write.
 
     Raises:
-        ValueError: unknown format or precision, or precisions for formats with only one.
+        ValueError: unknown format or precision, or precisions for formats with only one; or crops
+            that nothing would read.
     """
     kinds, precisions = (
         [part.strip() for part in text.split(",") if part.strip()]
@@ -63,6 +66,11 @@ def wanted_jobs(args: argparse.Namespace) -> list[tuple[str, str]]:
     jobs = jobs_of(kinds, precisions)
     if not jobs and not args.attach:
         raise ValueError(f"--to and --quantize name nothing; formats are {', '.join(FORMATS)}")
+    if args.crops and args.verify and all(precision != "int8" for _, precision in jobs):
+        raise ValueError(
+            "--crops has no effect: with --verify they only calibrate int8; leave them out, or add "
+            "int8 to --quantize"
+        )
     return jobs
 
 

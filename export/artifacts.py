@@ -18,11 +18,11 @@ from keras_scnn.export.metadata import build_metadata, read_card
 from keras_scnn.export.onnx import check_converter, write_onnx
 from keras_scnn.export.saved_model import write_saved_model
 from keras_scnn.export.tflite import check_quantizer, convert_preset, write_tflite
-from keras_scnn.export.verify import ExportCheck, Limits, VerificationError, verify, write_report
+from keras_scnn.export.verify import ExportCheck, VerificationError, verify, write_report
 from keras_scnn.models import Preset, load_preset
-from keras_scnn.models.presets import preset_digest
+from keras_scnn.models.presets import preset_digest, preset_name
 from keras_scnn.storage.atomic import staged_folder
-from keras_scnn.storage.outputs import check_out, real_path
+from keras_scnn.storage.outputs import check_out
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +76,7 @@ def read_subject(
     """
     preset = load_preset(name_or_path)
     pair = calibration_and_held_out(crops, held_out, preset.input_size)
-    name, card = real_path(name_or_path).name, read_card(name_or_path)
+    name, card = preset_name(name_or_path), read_card(name_or_path)
     digest = preset_digest(name_or_path)
     return Subject(preset, name, pair[0], pair[1], card, vertices, digest)
 
@@ -86,7 +86,6 @@ def export_file(
     out: str | os.PathLike,
     kind: str,
     precision: str = "float32",
-    limits: Limits | None = None,
 ) -> tuple[Path, ExportCheck]:
     """Write one verified file with its report beside it.
 
@@ -95,7 +94,6 @@ def export_file(
         out: folder; it is created if it does not exist.
         kind: one of ``FORMATS``.
         precision: one of ``QUANTIZE``, for the formats in ``QUANTIZED``.
-        limits: None for those of the precision.
 
     Returns:
         the file (or the folder of a SavedModel or bundle), and the measurements.
@@ -118,7 +116,6 @@ def export_file(
             subject.preset,
             subject.held_out,
             precision,
-            limits,
             vertices=vertices,
             expected=subject.expected,
         )

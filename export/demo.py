@@ -1,8 +1,9 @@
 """The browser page: ``keras-scnn demo [PRESET]``.
 
 Exports the preset, builds the page in ``web/`` with Node.js, serves both on this machine and opens
-the browser. The build is kept in a cache folder, so later starts do not need Node.js. Everything is
-served from this machine; only npm downloads anything, once.
+the browser. The build is kept in a cache folder, so later starts need Node.js only for --build and
+--host, which compress the files. Everything is served from this machine; only npm downloads
+anything, once.
 
 --build DIR writes the page as a folder of files instead, for any web server. --host ADDRESS serves
 it to other devices on the same network, over https with a self-signed certificate, about which
@@ -26,6 +27,7 @@ from keras_scnn.export.website import (
     QUICK,
     build_page,
     check_new,
+    find_node,
     find_openssl,
     make_certificate,
     make_server,
@@ -45,7 +47,7 @@ def check_address(host: str, port: int) -> bool:
 
     Raises:
         OSError: the address is another machine's, or the port is in use.
-        RuntimeError: other machines can reach it, and ``openssl`` is missing.
+        RuntimeError: other machines can reach it, and ``openssl`` or Node.js is missing.
         ValueError: the host is not the IP address of one machine, or the port is out of range.
     """
     try:
@@ -67,6 +69,7 @@ def check_address(host: str, port: int) -> bool:
             raise OSError(f"--host {host} --port {port}: {error.strerror}") from error
     if not address.is_loopback:
         find_openssl()
+        find_node()
     return address.is_loopback
 
 
@@ -115,6 +118,7 @@ def main(arguments: list[str] | None = None) -> None:
     if args.build is not None:
         check_new(args.build)
         check_out(args.build)
+        find_node()
     else:
         is_local = check_address(host, port)
     precision = choose_precision(args.quantize)

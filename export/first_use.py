@@ -9,6 +9,7 @@ from keras_scnn.models.backend import start_keras
 from keras_scnn.models.litert import lite_file, place_for_lite_file
 from keras_scnn.models.presets import preset_folder
 from keras_scnn.storage.guard import reading
+from keras_scnn.storage.outputs import check_out
 from keras_scnn.storage.text import read_json
 
 
@@ -30,8 +31,9 @@ def ensure_network(name_or_path: str | os.PathLike) -> None:
     if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
         return  # only TensorFlow can convert files
     place = place_for_lite_file(name_or_path)
-    print(f"making {place} once, for faster starts ...", file=sys.stderr, flush=True)
     try:
+        check_out(place.parent, f"{place.name} in")
+        print(f"making {place} once, for faster starts ...", file=sys.stderr, flush=True)
         start_keras()
         from keras_scnn.export.network import write_network
 

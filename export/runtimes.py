@@ -11,8 +11,8 @@ import numpy as np
 
 from keras_scnn.export.bundle import DESCRIPTION, NETWORK
 from keras_scnn.export.saved_model import METADATA
-from keras_scnn.export.tflite import SIGNATURE, metadata_of
-from keras_scnn.storage.tflite import checked_threads, open_interpreter
+from keras_scnn.export.tflite import SIGNATURE
+from keras_scnn.storage.tflite import checked_threads, open_interpreter, read_lite_file
 
 Outputs = dict[str, np.ndarray]
 Runner = Callable[[np.ndarray], Outputs]
@@ -50,9 +50,9 @@ def is_bundle(path: Path) -> bool:
 
 
 def _open_tflite(path: Path, threads: int) -> Runner:
-    metadata_of(path)
+    content, _ = read_lite_file(path)
     try:
-        runner = open_interpreter(path.read_bytes(), threads).get_signature_runner(SIGNATURE)
+        runner = open_interpreter(content, threads).get_signature_runner(SIGNATURE)
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"{path}: LiteRT cannot run it: {error}") from error
     return lambda crop: runner(image=crop)

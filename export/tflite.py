@@ -12,7 +12,6 @@ import os
 import re
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -25,7 +24,7 @@ from keras_scnn.models.encoders import PREFIX
 from keras_scnn.models.heads import FINE, GDC
 from keras_scnn.storage import atomic_path
 from keras_scnn.storage.atomic import staged_folder
-from keras_scnn.storage.tflite import read_metadata, with_metadata
+from keras_scnn.storage.tflite import with_metadata
 
 SIGNATURE = "reconstruct"
 # Tensor names of the encoders and of the feature head. All other heads compute in float.
@@ -204,11 +203,3 @@ def _tail(content: bytes) -> list[str]:
         dense = [i for i, (code, _) in enumerate(backbone) if code == BuiltinOperator.CONV_2D]
         tail += [name for _, name in backbone[dense[-FLOAT_CONVOLUTIONS] :]]
     return tail
-
-
-def metadata_of(path: str | os.PathLike) -> dict:
-    """The metadata of an exported .tflite file; a ValueError if it is another kind of file."""
-    try:
-        return read_metadata(Path(path).read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error

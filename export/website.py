@@ -70,10 +70,15 @@ def compress(folder: Path, quality: int = BEST) -> None:
         folder: processed recursively.
         quality: of Brotli, 1 to 11.
     """
+    _run([find_node(), "compress.mjs", str(folder.resolve()), str(quality)], SOURCES)
+
+
+def find_node() -> str:
+    """Path of the command ``node``; a RuntimeError if it is missing."""
     node = shutil.which("node")
     if node is None:
         raise RuntimeError("node is not installed; files are compressed with Node.js 20 or later")
-    _run([node, "compress.mjs", str(folder.resolve()), str(quality)], SOURCES)
+    return node
 
 
 def _run(command: list[str], folder: Path) -> None:
@@ -164,10 +169,11 @@ def write_model(folder: Path, preset: Preset, name: str, precision: str = "float
     from keras_scnn.export.chart import describe_chart
     from keras_scnn.export.metadata import read_card
     from keras_scnn.export.tflite import write_tflite
+    from keras_scnn.models.presets import preset_name
     from keras_scnn.photos import facemesh
     from keras_scnn.photos.blazeface import model_path
 
-    network, title = folder / "scnn.tflite", real_path(name).name  # without this machine's paths
+    network, title = folder / "scnn.tflite", preset_name(name)  # without this machine's paths
     card = read_card(name)
     write_tflite(network, preset, precision, True, None, title, card)
     content = network.read_bytes()
@@ -222,10 +228,10 @@ def describe(preset: Preset, name: str) -> dict:
     from keras_scnn.evaluation.calibration import checked_calibration
     from keras_scnn.export.metadata import build_metadata
     from keras_scnn.export.pipeline import describe_check, describe_detector
-    from keras_scnn.shape_distance import mahalanobis_coordinates, shape_coordinates
+    from keras_scnn.shape_distance import mahalanobis_coordinates, shape_basis
 
     model = preset.face_model
-    coordinates = shape_coordinates(model, np.eye(model.n_identity))
+    coordinates = shape_basis(model)
     covariance = preset.within_person_covariance
     scaled = None if covariance is None else mahalanobis_coordinates(coordinates, covariance)
     calibration = checked_calibration(preset.metadata.get("verification"))

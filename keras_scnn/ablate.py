@@ -3,8 +3,8 @@
 Four networks per seed, with the same data, start and budget: regression only, with the contrastive
 losses, with the identity losses, and with both. The contrastive losses include the one that matches
 the recognizer's similarities by shape; the identity losses include the recognizer's other targets.
-All options of ``keras-scnn train`` except --resume are accepted. Interrupted runs are continued;
-finished ones are only measured again.
+All options of ``keras-scnn train`` are accepted except --resume, --run (use --out) and --seed (use
+--seeds). Interrupted runs are continued; finished ones are only measured again.
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ def parse(
     """The arguments of ``ablate`` from a command line.
 
     Raises:
-        FileNotFoundError, ValueError: a configuration file is missing or wrong, the seeds are not
-            different whole numbers from 0, or a variant is unknown or given twice.
+        FileNotFoundError, ValueError: a configuration file is missing or wrong, the run or seed of
+            a single training is given, the seeds are not different whole numbers from 0, or a
+            variant is unknown or given twice.
     """
     parser = CommandParser("ablate", __doc__)
     parser.add_argument(
@@ -44,15 +45,18 @@ def parse(
         type=Path,
         default=Path("runs/ablation"),
         metavar="DIR",
-        help="folder for runs and results (runs/ablation)",
+        help="folder for runs and results, instead of --run (runs/ablation)",
     )
-    parser.add_argument("--seeds", default="0,1", help="comma-separated (0,1)")
+    parser.add_argument("--seeds", default="0,1", help="comma-separated, instead of --seed (0,1)")
     names = ",".join(VARIANTS)
     parser.add_argument("--variants", default=names, help=f"comma-separated ({names})")
     recipes = f"settings that come with the package: {', '.join(recipe_names())}"
     parser.add_argument("--recipe", metavar="NAME", help=recipes)
     add_options(parser, TrainConfig)
     options = parser.parse_args(arguments)
+    for name, own in {"run": "out", "seed": "seeds"}.items():
+        if hasattr(options, name):  # given here; a file may have those of ``train``
+            raise ValueError(f"--{name} is for one run of train; use --{own}")
     if options.recipe:
         if options.config:
             raise ValueError("give one of --config and --recipe")

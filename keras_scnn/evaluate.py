@@ -30,7 +30,7 @@ from typing import Any
 
 from keras_scnn.protocols.options import add_aflw2000_options, add_yardstick_options
 from keras_scnn.settings import CommandParser, check_at_least, command
-from keras_scnn.storage.outputs import check_out, real_path
+from keras_scnn.storage.outputs import check_out
 
 RESAMPLES = 1000
 
@@ -76,15 +76,15 @@ def measure_data(args: argparse.Namespace) -> None:
     from keras_scnn.models.presets import write_metadata
     from keras_scnn.protocols import evaluation
     from keras_scnn.protocols.choices import OWN_OPTIONS
+    from keras_scnn.protocols.yardsticks import names_of
 
     kind = evaluation.kind_of_data(args.data, args.people)
     if args.calibrate:
-        evaluation.check_calibrate(args.preset, kind)
+        evaluation.check_calibrate(args.preset, args.data, kind)
     elsewhere = ("preset", "data", "out", "calibrate", *OWN_OPTIONS)
     options = {k: v for k, v in vars(args).items() if k not in elsewhere}
     results = evaluation.evaluate_preset(args.preset, args.data, keep=args.out, **options)
-    name, place = real_path(args.preset).name, real_path(args.data)
-    data = place.stem if place.is_file() else place.name
+    name, data = names_of(args.preset, args.data)
     stem, title = f"{name}-{data}", f"{name} on {data}"
     print(evaluation.write_results(results, args.out, stem, title, args.data))
     if args.calibrate:
@@ -97,11 +97,11 @@ def measure_data(args: argparse.Namespace) -> None:
 def measure_yardstick(name: str, args: argparse.Namespace) -> None:
     """Measure by the protocol that an option selects, and print and write the results."""
     from keras_scnn.protocols.choices import measure_yardstick
-    from keras_scnn.protocols.yardsticks import write_yardstick
+    from keras_scnn.protocols.yardsticks import names_of, write_yardstick
 
     result = measure_yardstick(name, args)
-    stem = f"{real_path(args.preset).name}-{name.replace('_', '-')}"
-    print(write_yardstick(result, args.out, stem))
+    stem = "-".join([*names_of(args.preset, args.data), name.replace("_", "-")])
+    print(write_yardstick(result, args.out, stem, args.data))
     print(f"written: {args.out / stem}.json and .txt")
     report_unmeasured(result)
 

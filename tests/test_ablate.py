@@ -95,6 +95,21 @@ def test_numbers_of_an_ablation_are_strict_json(tmp_path, monkeypatch):
     assert written["found"] == {"both": {"shape_ratio": measure}}
 
 
+def test_an_earlier_result_stays_until_there_is_another(tmp_path, monkeypatch):
+    for name in ("ablation.json", "ablation.png"):
+        (tmp_path / name).write_text("earlier")
+    monkeypatch.setattr("keras_scnn.training.run.train", raise_stopped)
+    hosts = TrainConfig(hosts=2, coordinator="localhost:1234", minutes=0)
+    for config, error in ((hosts, ValueError), (TrainConfig(), KeyboardInterrupt)):
+        with pytest.raises(error):
+            ablate(config, tmp_path, (0,), ("both",))
+        assert {path.read_text() for path in tmp_path.iterdir()} == {"earlier"}
+
+
+def raise_stopped(config):
+    raise KeyboardInterrupt
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -108,6 +123,8 @@ def test_numbers_of_an_ablation_are_strict_json(tmp_path, monkeypatch):
         (["--variants", "both,none"], "--variants has 'none'; choose from regression,contrast"),
         (["--recipe", "robust", "--config", "x.yaml"], "give one of"),
         (["--recipe", "none"], "no recipe 'none'"),
+        (["--run", "x"], "--run is for one run of train; use --out"),
+        (["--seed", "7"], "--seed is for one run of train; use --seeds"),
     ],
 )
 def test_wrong_options_are_named(options, message, capsys):

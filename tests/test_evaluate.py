@@ -344,6 +344,22 @@ def test_the_neutral_shape_is_compared_with_the_annotated_one(
     assert "shape68.vertex_mm" in result.intervals
 
 
+def test_a_bad_basis_or_convention_is_refused_before_the_photos(
+    preset, photos, tmp_path, monkeypatch
+):
+    whole, expression = np.zeros((68, 3, 199)), np.zeros((68, 3, 29))
+    BfmLandmarks(np.zeros((68, 3)), whole, expression).save(tmp_path / "whole.npz")
+    monkeypatch.setattr("keras_scnn.protocols.aflw2000.predict", lambda *_: pytest.fail("late"))
+    with pytest.raises(ValueError, match="one.mat"):  # has no Shape_Para
+        evaluate_aflw2000(preset, photos, basis=tmp_path / "whole.npz")
+    monkeypatch.setattr("keras_scnn.protocols.aflw2000.read_photos", lambda *_: pytest.fail("late"))
+    (tmp_path / "basis.npz").write_text("no arrays")
+    with pytest.raises(ValueError, match="basis.npz"):
+        evaluate_aflw2000(preset, photos, basis=tmp_path / "basis.npz")
+    with pytest.raises(ValueError, match="unknown convention 'fields'; choose from exact, field"):
+        evaluate_aflw2000(preset, photos, "fields")
+
+
 def test_a_perfect_network_has_no_error_on_records(preset, records, monkeypatch):
     true = FaceParameters.from_vector(records.parameters, preset.layout)
     features = np.eye(8, dtype=np.float32)[records.identity]
@@ -493,16 +509,31 @@ UNFIT = [
     ),
     (
         "people",
-        "--shape-truth x --last 2",
+        "--shape-truth there.npz --last 2",
         "--last has no effect on an existing file of --shape-truth",
+    ),
+    (
+        "people",
+        "--shape-truth there.npz --fit-truth --last 2",
+        "--last has no effect on an existing file of --shape-truth",
+    ),
+    ("people", "--shape-truth x --last 2", "x: no such file; expected a shape truth (--fit-truth"),
+    ("people", "--shape-truth a", "a: is a folder; expected a shape truth"),
+    ("people", "--shape-truth a --fit-truth", "a: is a folder; expected a shape truth"),
+    (
+        "people",
+        "--gaze --shape-truth there.npz --last 2",
+        "--shape-truth and --gaze do not go together",
     ),
 ]
 
 
 @pytest.mark.parametrize(("kind", "options", "message"), UNFIT)
 def test_an_option_that_would_have_no_effect_is_refused_before_the_work(
-    tmp_path, capsys, kind, options, message
+    tmp_path, capsys, monkeypatch, kind, options, message
 ):
+    monkeypatch.chdir(tmp_path)
+    Path("there.npz").touch()
     words = ["mobile", "--data", str(made_data(tmp_path, kind)), *options.split()]
     assert main([*words, "--out", str(tmp_path / "out")]) == 2
     assert message in capsys.readouterr().err

@@ -171,6 +171,7 @@ def test_the_least_score_of_a_face(tmp_path, capsys):
         ("a.mp4", ["--largest"], "--largest works on single photos, not on a video"),
         ("a.mp4", ["--unit", "cm"], "--unit works on single photos and one folder, not on a vi"),
         ("a.mp4", ["--format", "ply"], "--format ply has no animation; a video gives GLB"),
+        (".", ["--crops", "--no-tiles"], "--no-tiles has no effect with --crops"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(tmp_path, capsys, photo, options, message):
@@ -196,9 +197,12 @@ def test_a_batch_gives_the_good_photos_and_lists_the_bad(tmp_path, preset_folder
     assert (out / "good.obj").is_file() and not list(out.glob("*.partial*"))
 
 
-def test_a_photo_given_twice_counts_once(tmp_path, preset_folder, capsys):
+def test_a_photo_given_twice_counts_once(tmp_path, preset_folder, capsys, monkeypatch):
     write_image(tmp_path / "a.png", data.astronaut())
     photos = [str(tmp_path / "a.png"), f"{tmp_path}/./a.png", str(tmp_path / "a.png")]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sub").mkdir()
+    photos += ["a.png", "sub/../a.png"]
     assert main([*photos, "--out", str(tmp_path / "out"), "--preset", str(preset_folder)]) == 0
     assert "1 face of 1 photo written" in capsys.readouterr().out
 

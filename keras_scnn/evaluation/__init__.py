@@ -16,7 +16,7 @@ from keras_scnn.evaluation.nme import (
     place_in_photo,
     summarize_by_yaw,
 )
-from keras_scnn.evaluation.pairs import Pairs, distinct_pairs, draw_pairs, verification_pairs
+from keras_scnn.evaluation.pairs import Pairs, distinct_pairs, draw_pairs
 from keras_scnn.evaluation.pose import PoseError, angle_errors, pose_error, summarize_angles
 from keras_scnn.evaluation.shape import (
     ShapeError,
@@ -51,6 +51,5 @@ __all__ = [
     "summarize_ranks",
     "summarize_shapes",
     "verification",
-    "verification_pairs",
     "with_intervals",
 ]

@@ -82,12 +82,19 @@ def retrieval_ranks(
         exactly the same distance counts as nearer.
 
     Raises:
-        ValueError: a number of the vectors is not finite.
+        ValueError: there is no photo, the shapes do not match, or a number of the vectors is not
+            finite.
     """
     vectors, identity = np.asarray(vectors, np.float64), np.asarray(identity)
+    person = identity if either_side is None else np.asarray(either_side)
+    shapes = vectors.shape, identity.shape, person.shape
+    if vectors.ndim != 2 or not len(vectors) or set(shapes[1:]) != {shapes[0][:1]}:
+        raise ValueError(
+            f"vectors, identity and either_side have the shapes {shapes[0]}, {shapes[1]} and "
+            f"{shapes[2]}; they must be (n, D), (n,) and (n,), n above 0"
+        )
     if not np.isfinite(vectors).all():
         raise ValueError("the vectors must be finite numbers")
-    person = identity if either_side is None else np.asarray(either_side)
     ranks = []
     for start in range(0, len(vectors), CHUNK):
         index = np.arange(start, min(start + CHUNK, len(vectors)))

@@ -34,6 +34,12 @@ class LandmarkError:
     bins_count: tuple[int, ...]
 
 
+def check_convention(convention: str) -> None:
+    """Raise a ValueError unless ``place_in_photo`` knows the convention."""
+    if convention not in CONVENTIONS:
+        raise ValueError(f"unknown convention '{convention}'; choose from {', '.join(CONVENTIONS)}")
+
+
 def place_in_photo(
     landmarks: np.ndarray, boxes: np.ndarray, crop_size: int, convention: str = "exact"
 ) -> np.ndarray:
@@ -61,8 +67,7 @@ def place_in_photo(
             f"landmarks and boxes have the shapes {points.shape} and {boxes.shape}; "
             "they must be (M, N, 2 or more) and (M, 4)"
         )
-    if convention not in CONVENTIONS:
-        raise ValueError(f"unknown convention '{convention}'; choose from {', '.join(CONVENTIONS)}")
+    check_convention(convention)
     inside, outside = (0.5, -0.5) if convention == "exact" else (1.0, -1.0)
     first, side = boxes[:, None, :2], boxes[:, None, 2:] - boxes[:, None, :2]
     return (points[..., :2] + inside) * side / crop_size + outside + first

@@ -41,11 +41,6 @@ class Pairs:
         return np.where(self.same, one, one * of_photos[self.second])
 
 
-def draw_pairs(identity: np.ndarray, n_pairs: int, seed: int = 0) -> Pairs:
-    """``verification_pairs`` as ``Pairs``; same arguments and errors."""
-    return Pairs(*verification_pairs(identity, n_pairs, seed))
-
-
 def distinct_pairs(identity: np.ndarray, seed: int = 0) -> Pairs:
     """Distinct pairs: all pairs of one person, up to limits, and equally many pairs of two people.
 
@@ -93,6 +88,11 @@ def rows_of_people(identity: np.ndarray) -> list[np.ndarray]:
     return np.split(order, starts[1:])
 
 
+def check_people(identity: np.ndarray) -> None:
+    """Raise a ValueError unless (n,) numbers of people give pairs of one person and of two."""
+    _photos_of_people(identity)
+
+
 def _photos_of_people(identity: np.ndarray) -> list[np.ndarray]:
     """Indices of each person's photos."""
     photos = rows_of_people(np.asarray(identity))
@@ -105,9 +105,7 @@ def _photos_of_people(identity: np.ndarray) -> list[np.ndarray]:
     return photos
 
 
-def verification_pairs(
-    identity: np.ndarray, n_pairs: int, seed: int = 0
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def draw_pairs(identity: np.ndarray, n_pairs: int, seed: int = 0) -> Pairs:
     """Random distinct pairs, half of one person and half of two, with people drawn uniformly.
 
     If most people have too few photos for that, the last pairs of one person are drawn uniformly
@@ -119,8 +117,8 @@ def verification_pairs(
         seed: the same seed gives the same pairs.
 
     Returns:
-        first (P,), second (P,) int64 indices of photos, same (P,) bool. P is n_pairs, or less if
-        there are not that many distinct pairs of one person or of two.
+        P pairs, without folds. P is n_pairs, or less if there are not that many distinct pairs of
+        one person or of two.
 
     Raises:
         ValueError: there is only one person, or nobody has two photos; or ``n_pairs`` is not a
@@ -147,7 +145,7 @@ def verification_pairs(
     same = _distinct(one_person, half, of_one, lambda: _all_of_one(photos), rng)
     different = _distinct(two_people, half, of_two, lambda: _all_of_two(photos), rng)
     first, second = np.array([*same, *different]).reshape(-1, 2).T
-    return first, second, np.arange(2 * half) < half
+    return Pairs(first, second, np.arange(2 * half) < half)
 
 
 def _distinct(draw, count: int, there_are: int, every, rng: np.random.Generator) -> list:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.integrate import trapezoid
 
+from keras_scnn.settings import whole
 from keras_scnn.storage.text import counted
 
 FOLDS = 10
@@ -81,8 +82,8 @@ def verification(
             no effect.
 
     Raises:
-        ValueError: there are fewer than two folds or pairs of a kind, the shapes do not match, or a
-            distance is not finite.
+        ValueError: ``folds`` is not a whole number, there are fewer than two folds or pairs of a
+            kind, the shapes do not match, or a distance is not finite.
     """
     return summarize_pairs(rank_pairs(distance, same, folds, seed, fold))
 
@@ -97,7 +98,7 @@ def rank_pairs(
     """Sort pairs once, for many summaries; arguments and errors are those of ``verification``."""
     distance, same = checked_pairs(distance, same)
     if fold is None:
-        fold = _split(same, folds, seed)
+        fold = _split(same, whole("folds", folds, 2), seed)
     fold = np.unique(fold, return_inverse=True)[1]
     if fold.shape != same.shape or fold.max() < 1:
         raise ValueError(f"fold has the shape {fold.shape}; it must be (P,) with two folds or more")

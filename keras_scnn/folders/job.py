@@ -68,11 +68,15 @@ class FolderJob:
         """Check that this host makes the same results, in the same folder, as the first one.
 
         Raises:
-            ValueError: it has another version of the package or of the preset, another runtime, or
-                other folders.
+            ValueError: it lacks the preset, or has another version of the package or of the
+                preset, another runtime, or other folders.
         """
         host = platform.node()
-        for key, value in provenance(self.settings.preset).items():
+        try:
+            found = provenance(self.settings.preset)
+        except (ImportError, OSError, ValueError) as error:
+            raise ValueError(f"{host}: {error}; all hosts need the preset") from error
+        for key, value in found.items():
             if self.about[key] != value:
                 raise ValueError(
                     f"{host}: {key} is {value}, but {self.about[key]} on the host that started the "

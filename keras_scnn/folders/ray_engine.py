@@ -22,6 +22,8 @@ import cv2
 
 from keras_scnn.folders.job import FolderJob
 from keras_scnn.models.presets import FOLDER, preset_folder
+from keras_scnn.storage.downloads import split_digest
+from keras_scnn.storage.remote import is_url
 from keras_scnn.storage.shards import WORKER_ENVIRONMENT
 
 TRIES = 5  # of a shard whose actors die: its photos may be the cause
@@ -83,9 +85,13 @@ def run_on_ray(
 
 
 def _anywhere(job: FolderJob) -> FolderJob:
-    """The job with absolute paths: actors have another working directory."""
+    """The job with absolute paths: actors have another working directory.
+
+    A preset of the package may have another path on another host, and each host fetches that of a
+    URL into its own cache.
+    """
     settings, home = job.settings, preset_folder(job.settings.preset)
-    if home.parent != FOLDER:  # a packaged preset may have another path on another host
+    if home.parent != FOLDER and not is_url(split_digest(settings.preset)[0]):
         settings = replace(settings, preset=str(home.absolute()))
     folder, out = (p.absolute() if isinstance(p, Path) else p for p in (job.folder, job.out))
     return replace(job, folder=folder, out=out, settings=settings)

@@ -2,8 +2,8 @@
 
 A preset's folder may contain ``network.tflite``, written by ``keras_scnn.export``: it maps one
 uint8 crop to the branch's outputs, with weights in half precision, and records the digest of its
-preset. If a preset of the package has none, it is kept in the user's cache. A file with another
-preset's digest is ignored.
+preset. If a preset of the package has none, or the folder cannot be written, it is kept in the
+user's cache. A file with another preset's digest is ignored.
 """
 
 from __future__ import annotations
@@ -69,12 +69,14 @@ def lite_file(name_or_path: str | os.PathLike) -> Path | None:
 
 
 def place_for_lite_file(name_or_path: str | os.PathLike) -> Path:
-    """Path for a new LiteRT file of a preset: in its folder, or for a preset of the package in
-    ``$XDG_CACHE_HOME/keras_scnn`` (``~/.cache/keras_scnn``); errors as ``lite_file``.
+    """Path for a new LiteRT file of a preset: in its folder, or for a preset of the package, or in
+    a folder that cannot be written, in ``$XDG_CACHE_HOME/keras_scnn`` (``~/.cache/keras_scnn``);
+    errors as ``lite_file``.
     """
     folder = preset_folder(name_or_path)
     packaged = real_path(folder).parent == real_path(FOLDER)
-    return _cached(preset_digest(folder)) if packaged else folder / FILE
+    is_own = not packaged and os.access(folder, os.W_OK | os.X_OK)
+    return folder / FILE if is_own else _cached(preset_digest(folder))
 
 
 def _cached(digest: str) -> Path:

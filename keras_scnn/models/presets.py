@@ -45,6 +45,7 @@ from keras_scnn.storage import read_npz, write_npz
 from keras_scnn.storage.atomic import staged_files
 from keras_scnn.storage.downloads import checked_digest, fetch_folder, files_digest, split_digest
 from keras_scnn.storage.guard import existing_file, reading
+from keras_scnn.storage.outputs import real_path
 from keras_scnn.storage.remote import RemotePath, local_path, place
 from keras_scnn.storage.text import json_text, read_json, write_json
 
@@ -254,6 +255,18 @@ def preset_folder(name_or_path: str | os.PathLike, digest: str | None = None) ->
         f"no preset '{name_or_path}'{did_you_mean(str(name_or_path), list_presets())}: "
         f"give a preset folder, a run folder, a URL, or one of: {known}"
     )
+
+
+def preset_name(name_or_path: str | os.PathLike) -> str:
+    """The last part of a preset's name, path or URL, for files and titles.
+
+    >>> preset_name("s3://bucket/mobile#sha256=" + 64 * "0")
+    'mobile'
+
+    Raises:
+        ValueError: the part of a URL from # on is no digest.
+    """
+    return real_path(split_digest(os.fspath(name_or_path))[0]).name
 
 
 def _check_files(folder: Path) -> None:

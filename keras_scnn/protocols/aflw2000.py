@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from keras_scnn.data.sources.aflw2000 import Aflw2000, AnnotatedFace, read_good_faces
 from keras_scnn.data.sources.bfm_full import FullBfm
+from keras_scnn.data.sources.bfm_landmarks import BfmLandmarks
 from keras_scnn.data.sources.mat_files import BfmAnnotation
 from keras_scnn.data.sources.reannotation import read_neutral_landmarks, read_reannotation
 from keras_scnn.evaluation import (
@@ -29,7 +30,7 @@ from keras_scnn.evaluation import (
     with_intervals,
 )
 from keras_scnn.evaluation.bootstrap import RESAMPLES, weighted_mean
-from keras_scnn.evaluation.nme import box_side
+from keras_scnn.evaluation.nme import box_side, check_convention
 from keras_scnn.geometry.camera import project
 from keras_scnn.geometry.crops import SQUARE_TOLERANCE
 from keras_scnn.io import read_image
@@ -119,20 +120,22 @@ def evaluate_aflw2000(
         ValueError: no photo or annotation can be read, the convention is unknown, or the preset's
             face model is not ``bfm``'s.
     """
+    check_convention(convention)
+    landmarks = None if basis is None else BfmLandmarks.load(basis)
     preset = preset if isinstance(preset, Preset) else load_preset(preset)
-    if bfm is not None:
-        _check_same_mesh(preset.face_model, bfm.model)
+    _check_same_mesh(preset.face_model, bfm)
     photos = read_photos(folder, preset.input_size, benchmark_crops)
     faces, boxes = photos.faces, photos.boxes
     further = None
     if annotation is not None:
         further = read_reannotation(annotation, photos.listed, first_pixel)[photos.kept]
+    neutral = None if landmarks is None else _neutral_landmarks(faces, landmarks)
     predictions = predict(preset, photos.crops)
     placed = _placed(predictions.landmarks, boxes, preset.input_size, convention)
     parts = _landmark_parts(placed, faces, further)
     dense = _dense_parts(preset, predictions, faces, boxes, convention, bfm) if bfm else {}
     angles = angle_errors(predictions.euler, np.stack([face.euler for face in faces]))
-    shapes = {} if basis is None else _shape_parts(preset, predictions, faces, basis)
+    shapes = {} if neutral is None else _shape_parts(preset, predictions, *neutral)
     yaw = np.array([face.yaw_degrees for face in faces])
 
     def summary(weights: np.ndarray) -> dict:
@@ -179,11 +182,11 @@ def _landmark_parts(
     return parts
 
 
-def _check_same_mesh(ours: MorphableModel, annotated: MorphableModel) -> None:
-    if ours.n_vertices != annotated.n_vertices:
+def _check_same_mesh(ours: MorphableModel, bfm: FullBfm | None) -> None:
+    if bfm is not None and ours.n_vertices != bfm.model.n_vertices:
         raise ValueError(
             f"the preset's face model '{ours.name}' has {ours.n_vertices} vertices, the annotated "
-            f"one {annotated.n_vertices}: a dense error needs a preset with that model"
+            f"one {bfm.model.n_vertices}: a dense error needs a preset with that model"
         )
 
 
@@ -203,10 +206,19 @@ def _dense_parts(
     return dict(zip(("dense_percent", "dense_3d_percent"), np.transpose(errors), strict=True))
 
 
-def _shape_parts(preset: Preset, predictions: Predictions, faces, basis) -> dict:
-    """Distances between neutral 68-point shapes with aligned centroids."""
+def _neutral_landmarks(
+    faces: list[AnnotatedFace], basis: BfmLandmarks
+) -> tuple[np.ndarray, np.ndarray]:
+    """(M, 68, 3) annotated and (68, 3) mean neutral landmarks, mm, their centroids at 0."""
     files = [beside(face.image_path, ".mat") for face in faces]
-    true, mean = (_centered(points) for points in read_neutral_landmarks(files, basis))
+    true, mean = read_neutral_landmarks(files, basis)
+    return _centered(true), _centered(mean)
+
+
+def _shape_parts(
+    preset: Preset, predictions: Predictions, true: np.ndarray, mean: np.ndarray
+) -> dict:
+    """Distances between neutral 68-point shapes with aligned centroids."""
     ours = _centered(
         preset.face_model.landmarks(predictions.parameters.identity).astype(np.float64)
     )

@@ -13,7 +13,7 @@ from keras_scnn.protocols.listed_pairs import evaluate_listed_pairs
 from keras_scnn.protocols.openings import evaluate_openings
 from keras_scnn.protocols.photo_predictions import PhotoPredictor
 from keras_scnn.protocols.shape_agreement import evaluate_shapes
-from keras_scnn.protocols.shape_truth import fit_truth, load_truth, save_truth
+from keras_scnn.protocols.shape_truth import existing_truth, fit_truth, load_truth, save_truth
 from keras_scnn.protocols.yardsticks import Yardstick
 from keras_scnn.settings import flag, folders_of
 from keras_scnn.storage.outputs import check_out
@@ -29,7 +29,8 @@ def _pairs(predictor: PhotoPredictor, args: argparse.Namespace) -> Yardstick:
 def _shapes(predictor: PhotoPredictor, args: argparse.Namespace) -> Yardstick:
     if args.fit_truth and not args.shape_truth.exists():
         check_out(args.shape_truth.parent, "--shape-truth")
-        save_truth(args.shape_truth, fit_truth(args.data, args.last))
+        model = predictor.preset.face_model
+        save_truth(args.shape_truth, fit_truth(args.data, args.last, model))
     truth = load_truth(args.shape_truth)
     return evaluate_shapes(predictor, args.data, truth, args.resamples, args.seed)
 
@@ -69,25 +70,26 @@ def chosen_yardstick(args: argparse.Namespace) -> str | None:
     """The option of ``CHOICES`` that was given, or None.
 
     Raises:
+        FileNotFoundError, IsADirectoryError: there is no file ``shape_truth``, and none is made.
         ValueError: several were given, or one with an option that it does not have.
     """
     given = [name for name in CHOICES if _is_given(args, name)]
-    _check_owners(args)
-    if not given:
-        return None
     others = [name for name in (*OPTION_HOMES, "people", "calibrate") if _is_given(args, name)]
-    if len(given) > 1 or others:
+    if len(given) > 1 or (given and others):
         wrong = " and ".join(flag(name) for name in (given + others)[:2])
         raise ValueError(f"{wrong} do not go together: each measures something else")
-    return given[0]
+    _check_owners(args)
+    return given[0] if given else None
 
 
 def _check_owners(args: argparse.Namespace) -> None:
     for option, owners in OPTION_OWNERS.items():
         if _is_given(args, option) and not any(_is_given(args, owner) for owner in owners):
             raise ValueError(f"{flag(option)} is for {' or '.join(map(flag, owners))}")
-    no_fit = args.shape_truth is not None and (not args.fit_truth or args.shape_truth.exists())
-    if _is_given(args, "last") and args.points is None and no_fit:
+    if args.shape_truth is None or (args.fit_truth and not args.shape_truth.exists()):
+        return
+    existing_truth(args.shape_truth)
+    if _is_given(args, "last"):
         raise ValueError(
             "--last has no effect on an existing file of --shape-truth; it is for --fit-truth, "
             "which makes the file"

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypedDict
 
-from keras_scnn.data.records import is_records, load_records
+from keras_scnn.data.records import is_records, load_records, photos_of_each
 from keras_scnn.data.sources.aflw2000 import PROTOCOL
 from keras_scnn.data.sources.bfm_full import FullBfm
 from keras_scnn.data.sources.photo_lists import is_people_folder
@@ -221,8 +221,13 @@ def calibration_of(results: Results) -> dict:
     return calibration
 
 
-def check_calibrate(preset: str, kind: str) -> None:
-    """Raise if a calibration is impossible (ValueError), or cannot be stored (or OSError)."""
+def check_calibrate(preset: str, data: Path, kind: str) -> None:
+    """Raise if a calibration is impossible (ValueError), or cannot be stored (or OSError).
+
+    Args:
+        preset: name, folder or URL.
+        data: the file or folder. kind: see ``kind_of_data``.
+    """
     if kind == AFLW2000:
         raise ValueError(
             f"--calibrate needs several photos of each person; give {RECORDS}, {PEOPLE} or "
@@ -234,3 +239,5 @@ def check_calibrate(preset: str, kind: str) -> None:
             "copy a preset of the package first"
         )
     check_out(preset, "--calibrate writes into the preset:")
+    if kind == RECORDS and photos_of_each(load_records(data).identity).max() < 2:
+        raise ValueError(f"{data}: --calibrate needs several photos of a person; nobody has two")

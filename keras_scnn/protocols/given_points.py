@@ -153,6 +153,7 @@ def read_points(file: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
         names, points = arrays["name"].astype(str), np.float64(arrays["landmarks68"])
     if names.ndim != 1 or points.shape != (len(names), 68, 2) or not len(names):
         raise ValueError(f"{path}: name {names.shape}, landmarks68 {points.shape}; {EXPECTED}")
+    names = np.array([Path(name).as_posix() for name in names])  # "./a" is "a"
     given_names, times = np.unique(names, return_counts=True)
     if times.max() > 1:
         raise ValueError(f"{path}: {given_names[times.argmax()]} is in 'name' more than once")

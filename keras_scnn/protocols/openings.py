@@ -17,6 +17,7 @@ from keras_scnn.evaluation.bootstrap import RESAMPLES, weighted_mean
 from keras_scnn.evaluation.openings import openings
 from keras_scnn.evaluation.report import Row
 from keras_scnn.evaluation.scalars import scalar_agreement
+from keras_scnn.evaluation.verification import area_under, rank_pairs, rates
 from keras_scnn.geometry.landmarks68 import EYES
 from keras_scnn.photos.cropping import box_from_landmarks
 from keras_scnn.photos.files import is_photo
@@ -199,17 +200,11 @@ def _agreement(hand: np.ndarray, predicted: np.ndarray, weights: np.ndarray) -> 
 def _detected(hand, predicted, weights: np.ndarray, names: tuple[str, ...], limit: float) -> dict:
     """AUC of distinguishing manual openings up to ``limit`` from wider ones by prediction."""
     x, y = (np.concatenate([each[name] for name in names]) for each in (hand, predicted))
-    w = np.tile(weights, len(names))
-    order = np.argsort(y, kind="stable")
-    narrow, w, y = (x <= limit)[order], w[order], y[order]
-    low, high = w * narrow, w * ~narrow
-    # Weight of correctly ordered pairs of a narrow and a wide one; ties count half.
-    first = np.searchsorted(y, y, side="left")
-    last = np.searchsorted(y, y, side="right")
-    below = np.concatenate([[0], np.cumsum(low)])
-    right = (high * (below[first] + below[last]) / 2).sum()
-    pairs = low.sum() * high.sum()
-    return {"auc": float(right / pairs) if pairs else float("nan")}
+    narrow = x <= limit
+    if narrow.all() or not narrow.any():
+        return {"auc": float("nan")}
+    ranked = rank_pairs(y, narrow, fold=np.arange(len(y)) % 2)  # folds have no part in the AUC
+    return {"auc": area_under(*rates(ranked, np.tile(weights, len(names))[ranked.order]))}
 
 
 def _rows(path: str, label: str) -> list[Row]:

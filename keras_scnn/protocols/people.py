@@ -12,6 +12,7 @@ import numpy as np
 from keras_scnn.data.sources.photo_lists import ListedPairs, people_photos, read_pairs
 from keras_scnn.evaluation import Pairs, distinct_pairs, with_intervals
 from keras_scnn.evaluation.bootstrap import RESAMPLES
+from keras_scnn.evaluation.pairs import check_people
 from keras_scnn.protocols.identity import (
     IdentityResults,
     calibrate_evaluators,
@@ -56,6 +57,7 @@ def evaluate_people(
         ValueError: there are too few people or photos.
     """
     photos = people_photos(folder)
+    check_people(photos.person)  # before all photos are measured
     faces = predictor(photos.paths)
     person = photos.person[faces.kept]
     try:

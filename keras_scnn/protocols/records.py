@@ -85,6 +85,7 @@ def evaluate_records(
     """
     preset = preset if isinstance(preset, Preset) else load_preset(preset)
     check_records(preset, records)
+    pairs = _pairs(records)
     predicted = predict(preset, np.asarray(records.images))
     true = FaceParameters.from_vector(records.parameters, preset.layout)
     euler = euler_from_camera(true.pose)
@@ -93,7 +94,7 @@ def evaluate_records(
         preset.face_model, predicted, true, known_landmarks(records, preset.face_model)
     )
     shapes = _shapes(preset.face_model, predicted.parameters.identity, true.identity)
-    evaluators, calibration, reliable = _identity(preset, predicted, records)
+    evaluators, calibration, reliable = _identity(preset, predicted, records, pairs)
 
     def summary(weights: np.ndarray) -> dict:
         """All numbers; ``weights`` (n,) is how often each photo counts."""
@@ -119,15 +120,20 @@ def evaluate_records(
     )
 
 
+def _pairs(records: FaceRecords) -> Pairs | None:
+    """Pairs for verification; None if nobody has two photos."""
+    if photos_of_each(records.identity).max() < 2:
+        return None
+    return without_mirror_pairs(draw_pairs(records.identity, VERIFICATION_PAIRS), records)
+
+
 def _identity(
-    preset: Preset, predicted: Predictions, records: FaceRecords
+    preset: Preset, predicted: Predictions, records: FaceRecords, pairs: Pairs | None
 ) -> tuple[dict[str, IdentityEvaluator], dict | None, dict]:
-    """Evaluators, calibration and reliability; empty if nobody has two photos."""
-    person = records.identity
-    if photos_of_each(person).max() < 2:
+    """Evaluators, calibration and reliability; empty without pairs."""
+    if pairs is None:
         return {}, None, {}
-    pairs = without_mirror_pairs(draw_pairs(person, VERIFICATION_PAIRS), records)
-    either = records.either_side()
+    person, either = records.identity, records.either_side()
     evaluators = identity_evaluators(
         preset, predicted.parameters.identity, predicted.features, pairs, person, either
     )

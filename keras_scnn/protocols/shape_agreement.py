@@ -13,7 +13,7 @@ from keras_scnn.evaluation.agreement import AGREEMENT_YAW_BINS_DEGREES, Agreemen
 from keras_scnn.evaluation.bootstrap import RESAMPLES, weighted_mean
 from keras_scnn.evaluation.report import Row
 from keras_scnn.protocols.photo_predictions import PhotoPredictions, PhotoPredictor
-from keras_scnn.protocols.shape_truth import ShapeTruth
+from keras_scnn.protocols.shape_truth import ShapeTruth, check_comparable
 from keras_scnn.protocols.yardsticks import Yardstick, bootstrap_note
 
 NAMES = {"network": "prediction", "halves": "bound, the person's other half of photos"}
@@ -39,12 +39,7 @@ def evaluate_shapes(
         ValueError: the preset's face model has fewer vertices than the truth. (If it has more, as
             the open one since it has a tongue, its first vertices are those of the truth.)
     """
-    model = predictor.preset.face_model
-    if model.n_vertices < len(truth.mean):
-        raise ValueError(
-            f"the preset's face model '{model.name}' has {model.n_vertices} vertices, the truth "
-            f"{len(truth.mean)}: they cannot be compared; fit the truth for this face model"
-        )
+    check_comparable(predictor.preset.face_model, len(truth.mean))
     predictions = predictor([Path(folder) / str(photo) for photo in truth.photo])
     kept, constant = predictions.kept, truth.of_others.mean(axis=0)
     dense = _predicted_deviations(predictions, len(truth.mean))

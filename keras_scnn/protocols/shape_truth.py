@@ -20,6 +20,7 @@ from keras_scnn.geometry.camera import euler_from_camera
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.photos.cropping import box_from_landmarks
 from keras_scnn.storage import read_npz, write_npz
+from keras_scnn.storage.guard import existing_file
 from keras_scnn.storage.text import counted
 
 FORMAT, VERSION = "keras_scnn.shape_truth", 1
@@ -126,7 +127,18 @@ def last_people(people: list[str], last: int | None) -> list[str]:
     return people if last is None else people[-last:]
 
 
-def fit_truth(folder: str | os.PathLike, last: int | None = None) -> ShapeTruth:
+def check_comparable(model: MorphableModel, count: int) -> None:
+    """Raise a ValueError if a face model has fewer than the ``count`` vertices of a truth."""
+    if model.n_vertices < count:
+        raise ValueError(
+            f"the preset's face model '{model.name}' has {model.n_vertices} vertices, the truth "
+            f"{count}: they cannot be compared"
+        )
+
+
+def fit_truth(
+    folder: str | os.PathLike, last: int | None = None, measured: MorphableModel | None = None
+) -> ShapeTruth:
     """Label and fit the photos of a people folder; takes about a second per photo.
 
     Photos that do not belong are left out (``data.sources.people``), and so are people with fewer
@@ -135,12 +147,15 @@ def fit_truth(folder: str | os.PathLike, last: int | None = None) -> ShapeTruth:
     Args:
         folder: one sub-folder per person.
         last: use only the last ``last`` people in sorted order; None for all.
+        measured: face model whose shapes will be compared with the truth; None: not checked.
 
     Raises:
         FileNotFoundError: the folder, or a network of the extra ``teacher``, is missing.
-        ValueError: fewer than two people have enough photos.
+        ValueError: fewer than two people have enough photos, or ``measured`` has too few vertices.
     """
     source = PeopleFolder(folder, teacher=True)
+    if measured is not None:
+        check_comparable(measured, source.face_model.n_vertices)
     rows: list[dict[str, np.ndarray]] = []
     left_out: list[str] = []
     for person in tqdm(
@@ -210,16 +225,24 @@ def save_truth(path: str | os.PathLike, truth: ShapeTruth) -> None:
     write_npz(path, FORMAT, VERSION, **arrays)
 
 
+def existing_truth(path: str | os.PathLike) -> Path:
+    """The path of a file of ``save_truth``, which must exist.
+
+    Raises:
+        FileNotFoundError: there is no such file; the message says how to make it.
+        IsADirectoryError: it is a folder.
+    """
+    return existing_file(path, "a shape truth (--fit-truth fits and stores it)")
+
+
 def load_truth(path: str | os.PathLike) -> ShapeTruth:
     """Read a file of ``save_truth``.
 
     Raises:
-        FileNotFoundError: there is no such file; the message says how to make it.
+        FileNotFoundError, IsADirectoryError: see ``existing_truth``.
         ValueError: the file is damaged, or of another kind.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such file; --fit-truth fits and stores it")
-    arrays = read_npz(path, FORMAT, VERSION)
+    arrays = read_npz(existing_truth(path), FORMAT, VERSION)
     sizes: dict[str, int] = {}
     for name, shape in SHAPES.items():
         given = arrays[name].shape if name in arrays else ()

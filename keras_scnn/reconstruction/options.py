@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 
 from keras_scnn.meshes.options import add_mesh_options, mesh_options
 from keras_scnn.photos.files import check_single_photos, is_video
 from keras_scnn.settings import DEFAULT_PRESET, CommandParser, check_score, flag
+from keras_scnn.storage.outputs import real_path
 from keras_scnn.storage.remote import Place, RemotePath, is_url, place
 
 PLACES = {"photos": "single photos", "folder": "one folder", "video": "one video"}
@@ -36,7 +38,7 @@ def parse_options(argv: list[str] | None, description: str) -> argparse.Namespac
     _add_photo_options(parser.add_argument_group("for photos"))
     _add_folder_options(parser.add_argument_group("for a folder"))
     args = parser.parse_args(argv)
-    args.photos, args.out = list(dict.fromkeys(map(place, args.photos))), place(args.out)
+    args.photos, args.out = _distinct(map(place, args.photos)), place(args.out)
     args.kind = _kind(args.photos)
     for name, kinds in OPTIONS.items():
         if getattr(args, name) not in (None, False) and args.kind not in kinds:
@@ -45,6 +47,15 @@ def parse_options(argv: list[str] | None, description: str) -> argparse.Namespac
             parser.error(f"{flag(name)} works on {places}, not on {here}")
     _check(args, parser)
     return args
+
+
+def _distinct(paths: Iterable[Place]) -> list[Place]:
+    """Each photo once, however its path is written; a link to a photo is a photo of its own."""
+    found: dict[Place, Place] = {}
+    for path in paths:
+        home = path if isinstance(path, RemotePath) else real_path(path.parent) / path.name
+        found.setdefault(home, path)
+    return list(found.values())
 
 
 def _kind(paths: list[Place]) -> str:
@@ -67,6 +78,8 @@ def _check(args: argparse.Namespace, parser: CommandParser) -> None:
     args.mesh_options = mesh_options(args, parser, written)
     if args.workers is not None and args.workers < 1:
         parser.error(f"--workers is {args.workers}; it must be 1 or more")
+    if args.crops and args.no_tiles:
+        parser.error("--no-tiles has no effect with --crops, for which no face is searched")
     parser.check(args, check_score, "min_score")
     if args.kind != "folder" and (urls := [p for p in (*args.photos, args.out) if is_url(p)]):
         parser.error(

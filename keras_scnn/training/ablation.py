@@ -61,7 +61,8 @@ def ablate(
 
     Args:
         config: settings of the run with all losses; its run and seed are not used.
-        folder: for the runs, ``ablation.json`` and ``ablation.png``.
+        folder: for the runs, ``ablation.json`` and ``ablation.png``, which replace those of an
+            earlier ablation once all runs are measured.
         seeds: one run of each variant per seed.
         variants: names in ``VARIANTS``.
 
@@ -76,8 +77,6 @@ def ablate(
 
     if config.hosts > 1:
         raise ValueError(f"hosts is {config.hosts}; an ablation trains on one host")
-    for file in (NUMBERS, PICTURE):
-        (folder / file).unlink(missing_ok=True)  # perhaps of other settings
     measures = {}
     for name in variants:
         results = []

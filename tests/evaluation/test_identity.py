@@ -132,3 +132,19 @@ def test_vectors_that_are_not_finite_have_no_ranks(rng, bad):
     vectors[5, 1] = bad
     with pytest.raises(ValueError, match="vectors must be finite numbers"):
         retrieval_ranks(vectors, np.arange(8) // 2)
+
+
+@pytest.mark.parametrize(
+    ("vectors", "identity", "either_side"),
+    [
+        (np.zeros((0, 3)), np.zeros(0, int), None),
+        (np.zeros((4, 3)), np.arange(3), None),
+        (np.zeros((4, 3)), np.arange(5), None),
+        (np.zeros((4, 3)), np.zeros((4, 1)), None),
+        (np.zeros((4, 3)), np.arange(4), np.arange(3)),
+        (np.zeros(4), np.arange(4), None),
+    ],
+)
+def test_ranks_of_other_shapes_are_refused(vectors, identity, either_side):
+    with pytest.raises(ValueError, match=r"must be \(n, D\), \(n,\) and \(n,\), n above 0"):
+        retrieval_ranks(vectors, identity, either_side)

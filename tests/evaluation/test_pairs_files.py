@@ -1,14 +1,21 @@
 import numpy as np
 import pytest
 
-from keras_scnn.evaluation import distinct_pairs, verification_pairs
+from keras_scnn.evaluation import Pairs, distinct_pairs, draw_pairs
 
 IDENTITY = np.repeat([7, 3, 9, 4], [5, 1, 4, 6])
 
 
+def drawn(identity, n_pairs):
+    """First and second photos of the pairs, and whether they show one person."""
+    pairs = draw_pairs(identity, n_pairs)
+    assert isinstance(pairs, Pairs) and pairs.fold is None
+    return pairs.first, pairs.second, pairs.same
+
+
 def test_one_person_with_nearly_all_photos_gives_the_pairs_that_others_lack():
     identity = np.concatenate([np.repeat(np.arange(300), 2), np.full(300, 300)])
-    first, second, same = verification_pairs(identity, 3000)
+    first, second, same = drawn(identity, 3000)
     pairs = np.sort(np.stack([first[same], second[same]], axis=1), axis=1)
     assert len(np.unique(pairs, axis=0)) == len(pairs) == 1500
     assert (identity[pairs[:, 0]] == identity[pairs[:, 1]]).all()
@@ -16,18 +23,17 @@ def test_one_person_with_nearly_all_photos_gives_the_pairs_that_others_lack():
 
 
 def test_verification_pairs_are_drawn_without_repetition():
-    first, second, same = verification_pairs(IDENTITY, 20)
+    first, second, same = drawn(IDENTITY, 20)
     assert len(first) == 20
     assert same.sum() == 10
     np.testing.assert_array_equal(IDENTITY[first] == IDENTITY[second], same)
     assert (first != second).all()
-    again = verification_pairs(IDENTITY, 20)
-    np.testing.assert_array_equal(again[0], first)
+    np.testing.assert_array_equal(draw_pairs(IDENTITY, 20).first, first)
 
 
 @pytest.mark.parametrize("n_pairs", [20, 40, 60, 400])
 def test_no_pair_comes_twice_and_there_are_no_more_than_the_photos_make(n_pairs):
-    first, second, same = verification_pairs(IDENTITY, n_pairs)
+    first, second, same = drawn(IDENTITY, n_pairs)
     rows = {tuple(sorted(pair)) for pair in zip(first, second, strict=True)}
     assert len(rows) == len(first) == min(n_pairs, 62)  # 31 pairs of one person
     assert same.sum() == len(rows) // 2
@@ -36,7 +42,7 @@ def test_no_pair_comes_twice_and_there_are_no_more_than_the_photos_make(n_pairs)
 
 def test_a_person_with_many_photos_makes_no_more_pairs_than_others():
     identity = np.repeat(np.arange(20), [300, *[20] * 19])
-    first, second, same = verification_pairs(identity, 2000)
+    first, second, same = drawn(identity, 2000)
     of_first = (identity[first[same]] == 0).mean()
     assert 0.02 < of_first < 0.09  # of 20 people
     of_two = ((identity[first] == 0) | (identity[second] == 0))[~same].mean()
@@ -64,7 +70,7 @@ def test_nobody_with_many_photos_outweighs_the_rest():
 
 def test_few_photos_of_others_limit_both_kinds_of_pairs():
     identity = np.repeat([4, 2], [20, 1])  # 190 pairs of one person, 20 of two
-    first, second, same = verification_pairs(identity, 100)
+    first, second, same = drawn(identity, 100)
     assert same.sum() == (~same).sum() == 20
     two = np.sort(np.stack([first[~same], second[~same]], axis=1), axis=1)
     np.testing.assert_array_equal(np.sort(two[:, 0]), np.arange(20))
@@ -74,7 +80,7 @@ def test_few_photos_of_others_limit_both_kinds_of_pairs():
 @pytest.mark.parametrize("identity", [np.arange(5), np.zeros(5, int)])
 def test_people_that_make_no_pairs_are_named(identity):
     with pytest.raises(ValueError, match="two photos"):
-        verification_pairs(identity, 10)
+        draw_pairs(identity, 10)
     with pytest.raises(ValueError, match="two photos"):
         distinct_pairs(identity)
 
@@ -82,12 +88,12 @@ def test_people_that_make_no_pairs_are_named(identity):
 @pytest.mark.parametrize("n_pairs", [-1, -4, 2.5])
 def test_an_invalid_number_of_pairs_is_named(n_pairs):
     with pytest.raises(ValueError, match="n_pairs"):
-        verification_pairs(IDENTITY, n_pairs)
+        draw_pairs(IDENTITY, n_pairs)
 
 
 @pytest.mark.parametrize(("n_pairs", "expected"), [(0, 0), (1, 0), (7, 6)])
 def test_an_odd_number_of_pairs_is_rounded_down(n_pairs, expected):
-    first, _, same = verification_pairs(IDENTITY, n_pairs)
+    first, _, same = drawn(IDENTITY, n_pairs)
     assert (len(first), same.sum()) == (expected, expected // 2)
 
 

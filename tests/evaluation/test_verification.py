@@ -168,3 +168,11 @@ def test_few_pairs_are_split_into_fewer_folds():
     distance, same = np.r_[np.arange(4.0), np.arange(4.0) + 10], np.arange(8) < 4
     assert set(rank_pairs(distance, same).fold) == {0, 1, 2, 3}
     assert verification(distance, same).accuracy_percent == 100
+
+
+@pytest.mark.parametrize("folds", [2.5, 1, 0, -3, True, "10"])
+def test_folds_that_are_not_a_whole_number_from_two_are_named(folds):
+    distance, same = np.arange(12.0), np.arange(12) % 2
+    with pytest.raises(ValueError, match="folds is .*; it must be"):
+        verification(distance, same, folds)
+    assert verification(distance, same, folds, fold=np.arange(12) // 6).n_pairs == 12

@@ -13,11 +13,10 @@ from keras_scnn.export.__main__ import main
 from keras_scnn.export.artifacts import Subject
 from keras_scnn.export.bundle import write_bundle
 from keras_scnn.export.crops import Crops
-from keras_scnn.export.tflite import metadata_of
 from keras_scnn.models.presets import preset_digest
 from keras_scnn.photos import blazeface
 from keras_scnn.photos.detection import FaceDetector
-from keras_scnn.storage.tflite import open_interpreter
+from keras_scnn.storage.tflite import open_interpreter, read_lite_file
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +118,7 @@ def test_parameters_have_names_and_places(content, small):
 
 
 def test_its_crop_is_that_of_the_networks_own_metadata(written, content):
-    metadata = metadata_of(written / "network.tflite")
+    metadata = read_lite_file(written / "network.tflite")[1]
     assert content["crop"] == metadata["crop"] and content["license"] == metadata["license"]
 
 

@@ -116,7 +116,7 @@ def test_the_command_writes_verified_files_with_reports(
 @pytest.mark.integration
 def test_other_crops_can_verify(small, crops, converted, tmp_path):
     out = tmp_path / "new" / "out"
-    command = [str(small.folder), "--to", "tflite", "--crops", str(crops), "--verify", str(crops)]
+    command = [str(small.folder), "--to", "tflite", "--verify", str(crops)]
     assert main([*command, "--out", str(out)]) == 0
     report = json.loads((out / "small-float32.tflite.json").read_text())
     assert report["verification"]["crops"] == "24 images of crops"
@@ -243,6 +243,10 @@ def test_an_interrupted_export_leaves_nothing(small, converted, tmp_path, monkey
         (["--to", "tflite", "--crops", "gone"], "gone: no such folder of crops"),
         (["--to", "tflite", "--verify", "gone"], "gone: no such folder of crops"),
         (["--to", "tflite", "--attach", "--crops", "gone"], "gone: no such folder of crops"),
+        (
+            ["--to", "tflite,onnx", "--quantize", "float16", "--crops", "a", "--verify", "b"],
+            "--crops has no effect: with --verify they only calibrate int8",
+        ),
     ],
 )
 def test_unfit_options_are_one_clear_error(small, tmp_path, monkeypatch, capsys, options, message):
@@ -261,6 +265,12 @@ def test_options_of_files_are_refused_where_only_the_network_is_attached(small, 
     with pytest.raises(SystemExit):
         main([str(small.folder), "--attach", *option])
     assert f"{option[0]} is for --to; --attach needs" in capsys.readouterr().err
+
+
+def test_files_need_a_folder_also_where_the_network_is_attached(small, capsys):
+    with pytest.raises(SystemExit):
+        main([str(small.folder), "--attach", "--to", "tflite"])
+    assert "--to needs --out, the folder for its files" in capsys.readouterr().err
 
 
 def _foreign_file(folder: Path) -> str:
@@ -338,13 +348,14 @@ def test_the_released_preset_meets_the_limits(tmp_path):
     assert np.isfinite(predicted["landmarks"]).all()
 
 
-def test_the_default_preset_keeps_them_on_real_photos(tmp_path, shared_data):
+def test_the_default_preset_keeps_them_on_real_photos(tmp_path, shared_data, monkeypatch):
     name = DEFAULT_PRESET
     crops = find_crops(shared_data / "aflw" / "crops", 120, max_crops=160)
     subject = Subject(load_preset(name), name, *split_crops(crops))
     tight = {"landmark_px": 0.2, "landmark_p99_px": 1.0, "vertex_mm": 0.1, "vertex_p99_mm": 0.5}
     limits = dataclasses.replace(verify.LIMITS["int8"], **tight, rotation_degrees=0.5)
-    _, outputs = export_file(subject, tmp_path, "tflite", "int8", limits)
+    monkeypatch.setitem(verify.LIMITS, "int8", limits)
+    _, outputs = export_file(subject, tmp_path, "tflite", "int8")
     assert outputs.broken == ()
     assert outputs.vertex_mm <= 0.2
 

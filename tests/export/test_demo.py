@@ -75,6 +75,20 @@ def test_openssl_is_looked_for_before_the_work(tmp_path, monkeypatch):
     assert demo.check_address("127.0.0.1", 8000)
 
 
+@pytest.mark.parametrize("words", [["--build", "site"], ["--host", "192.168.1.20", "--no-open"]])
+def test_node_is_looked_for_before_the_work_if_files_are_compressed(
+    words, tmp_path, monkeypatch, capsys
+):
+    """Also if the page has been built, which needs npm."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "openssl").touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(demo.socket.socket, "bind", lambda *_: None)
+    monkeypatch.setattr("keras_scnn.models.presets.load_preset", lambda _: pytest.fail("loaded"))
+    assert demo.main([*words, "--cache", str(tmp_path / "cache")]) == 2
+    assert "node is not installed; files are compressed" in capsys.readouterr().err
+
+
 def test_without_node_it_says_what_is_missing(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert demo.main(["--no-open", "--port", "0", "--cache", str(tmp_path / "cache")]) == 2

@@ -14,9 +14,9 @@ from keras_scnn.export.drift import reference_outputs
 from keras_scnn.export.exported_model import output_table
 from keras_scnn.export.formats import QUANTIZE
 from keras_scnn.export.runtimes import open_artifact, run_all
-from keras_scnn.export.tflite import convert, metadata_of, write_tflite
+from keras_scnn.export.tflite import convert, write_tflite
 from keras_scnn.models import build_branch, build_encoder, build_flip_averaged
-from keras_scnn.storage.tflite import read_metadata, with_metadata
+from keras_scnn.storage.tflite import read_lite_file, read_metadata, with_metadata
 
 each_precision = pytest.mark.parametrize("precision", QUANTIZE)
 # Mean landmark distance, px of 64. The small preset sees faces of a size it was not trained on and
@@ -124,7 +124,7 @@ def test_a_mirrored_network_has_its_weights_once_and_keeps_its_answers_in_8_bits
 
 
 def test_the_metadata_travels_with_the_file(small):
-    metadata = metadata_of(small.files["int8"])
+    metadata = read_lite_file(small.files["int8"])[1]
     assert metadata["preset"] == "small"
     assert metadata["quantize"] == "int8"
     assert metadata["card"] == "the card"
@@ -170,7 +170,7 @@ def test_foreign_and_damaged_files_are_refused(small, tmp_path):
     ):
         (tmp_path / "x.tflite").write_bytes(data)
         with pytest.raises(ValueError, match=f"x.tflite: .*{message}"):
-            metadata_of(tmp_path / "x.tflite")
+            open_artifact(tmp_path / "x.tflite")
 
 
 @pytest.mark.parametrize(

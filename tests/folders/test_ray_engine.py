@@ -1,5 +1,7 @@
+import dataclasses
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -139,6 +141,10 @@ def test_paths_are_absolute_for_actors(tmp_path, monkeypatch):
     assert job.settings.preset == str(tmp_path / "own")
     packaged = FolderJob(place("photos"), place("out"), BatchSettings(), {}, [])
     assert _anywhere(packaged).settings == BatchSettings()
+    monkeypatch.setattr("keras_scnn.folders.ray_engine.preset_folder", lambda _: tmp_path / "0f")
+    for url in ("s3://bucket/own", f"https://host/own#sha256={64 * '0'}"):  # fetched by each host
+        job = FolderJob(place("photos"), place("out"), BatchSettings(preset=url), {}, [])
+        assert _anywhere(job).settings.preset == url
 
 
 def test_without_ray_the_extra_is_named(tmp_path, crop_folder, monkeypatch, capsys):
@@ -179,6 +185,9 @@ def test_a_host_without_the_folders_is_named(tmp_path, crop_folder, wrong):
         job.check_host()
     good = FolderJob(crop_folder, tmp_path, CROPS, about, [])
     good.check_host()
+    absent = dataclasses.replace(good, settings=BatchSettings(preset="/nowhere/own"))
+    with pytest.raises(ValueError, match=f"{platform.node()}: no preset '/nowhere/own'"):
+        absent.check_host()
     good.about["preset_digest"] = "0"
     with pytest.raises(ValueError, match="preset_digest is .*, but 0 on the host that started"):
         good.check_host()

@@ -220,6 +220,23 @@ def test_files_for_presets_of_the_package_are_in_the_users_cache(tmp_path, monke
     assert lite_file("small") is None
 
 
+def test_files_for_presets_that_cannot_be_written_are_in_the_users_cache(
+    flip_averaged, tmp_path, monkeypatch, capsys
+):
+    """Nothing is converted where it could not be kept: every start would convert it again."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    cached = tmp_path / "cache" / "keras_scnn" / "networks"
+    assert place_for_lite_file(flip_averaged) == flip_averaged / FILE
+    monkeypatch.setattr("os.access", lambda path, mode: "copy" not in str(path))  # also for root
+    assert place_for_lite_file(flip_averaged).parent == cached
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    monkeypatch.setattr(network, "write_network", lambda *_: pytest.fail("it was converted"))
+    ensure_network(flip_averaged)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("not made; the network runs in Keras: ")
+    assert f"{cached}: cannot be written" in line
+
+
 def test_an_unfinished_run_is_not_converted(flip_averaged, capsys):
     (flip_averaged / "state.json").write_text('{"done": false}')
     ensure_network(flip_averaged)

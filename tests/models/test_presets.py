@@ -301,7 +301,7 @@ def test_another_folder_of_its_name_does_not_hide_a_preset(tmp_path, monkeypatch
     assert preset_folder("mobile") == FOLDER / "mobile"
     assert preset_folder("./mobile").resolve() == tmp_path / "mobile"  # a path names itself
     with pytest.raises(ValueError, match="'mobile' must be the path of its folder"):
-        check_calibrate("mobile", PEOPLE)
+        check_calibrate("mobile", tmp_path, PEOPLE)
     shutil.copy(folder / SETTINGS, tmp_path / "mobile" / SETTINGS)
     assert preset_folder("mobile").resolve() == tmp_path / "mobile"
 

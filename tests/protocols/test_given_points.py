@@ -163,6 +163,10 @@ def test_damaged_labels_are_refused(people, labels):
     np.savez(labels, **arrays | {"name": arrays["name"][[0, 1, 2, 1, *range(4, 32)]]})
     with pytest.raises(ValueError, match=r"_1.png is in 'name' more than once"):
         read_points(labels)
+    respelled = np.array([*arrays["name"][:3], f"./{arrays['name'][1]}", *arrays["name"][4:]])
+    np.savez(labels, **arrays | {"name": respelled})
+    with pytest.raises(ValueError, match=r"_1.png is in 'name' more than once"):
+        read_points(labels)
     arrays["landmarks68"][3, 2:] = np.nan
     np.savez(labels, **arrays)
     with pytest.raises(ValueError, match="has 2 points; 4 needed"):

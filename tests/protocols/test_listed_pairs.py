@@ -122,9 +122,11 @@ def test_the_command_measures_pairs(people, pairs_file, tmp_path, capsys, monkey
     table = capsys.readouterr().out
     assert "all: same person? by visible, accuracy" in table
     assert "chance 50 %" in table
-    outputs = json.loads((out / "mobile-pairs.json").read_text())
+    stem = f"mobile-{people.name}-pairs"  # so that other photos' results lie beside it
+    outputs = json.loads((out / f"{stem}.json").read_text())
+    assert outputs["photos"] == [str(people)]
     assert 0 <= outputs["values"]["all.feature.auc"] <= 1
-    assert (out / "mobile-pairs.txt").is_file()
+    assert (out / f"{stem}.txt").is_file()
     assert len(list(out.glob("predictions-*.npz"))) == 1
     assert main([*command, "--photos", str(people)]) == 2
     assert "--pairs and --photos do not go together" in capsys.readouterr().err

@@ -90,6 +90,9 @@ def test_detection_counts_pairs_in_the_right_order():
     # By hand, of 2 x 3 pairs: 0.2 is below 0.3 and 0.9; 0.3 equals 0.3 (a half) and is below 0.9.
     outputs = _detected(hand, predicted, np.ones(5), ("mouth",), 0.3)
     assert outputs["auc"] == pytest.approx(3.5 / 6)
+    only_wide = np.array([0.0, 0.0, 1.0, 1.0, 1.0])  # as a resample may have
+    for weights, limit in ((np.ones(5), -0.1), (np.ones(5), 0.8), (only_wide, 0.3)):
+        assert np.isnan(_detected(hand, predicted, weights, ("mouth",), limit)["auc"])
 
 
 @pytest.mark.parametrize(

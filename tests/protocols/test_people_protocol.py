@@ -182,6 +182,14 @@ def test_too_little_to_measure_is_an_error(preset, folder):
         evaluate_people(measuring(preset), folder)
 
 
+def test_people_with_one_photo_each_are_refused_before_any_photo_is_read(preset, folder):
+    for photo in folder.rglob("*.png"):
+        if not photo.stem.endswith("1"):
+            photo.unlink()
+    with pytest.raises(ValueError, match="^12 people, 0 of them with two photos or more; verific"):
+        evaluate_people(measuring(preset, lambda _: pytest.fail("it was read")), folder)
+
+
 def test_too_few_listed_pairs_are_an_error(preset, folder):
     (folder.parent / "few.txt").write_text("1 1\np00 1 2\np00 1 p01 1\n")
     with pytest.raises(ValueError, match="1 pair of one person and 1 of two"):

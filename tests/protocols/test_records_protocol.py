@@ -4,13 +4,13 @@ import json
 import numpy as np
 import pytest
 
-from keras_scnn.data.records import FaceRecords
+from keras_scnn.data.records import FaceRecords, save_records
 from keras_scnn.evaluation import draw_pairs
 from keras_scnn.evaluation.bootstrap import numbers
 from keras_scnn.geometry.camera import project
 from keras_scnn.models.inference import predict
 from keras_scnn.photos.files import find_photos
-from keras_scnn.protocols.evaluation import write_results
+from keras_scnn.protocols.evaluation import RECORDS, check_calibrate, write_results
 from keras_scnn.protocols.records import (
     baseline,
     check_records,
@@ -58,11 +58,33 @@ def test_records_that_do_not_fit_the_preset_are_refused(color_preset, symmetric,
         check_records(color_preset, dataclasses.replace(symmetric, **change))
 
 
+def some_rows(records: FaceRecords, rows: np.ndarray) -> FaceRecords:
+    arrays = {name: getattr(records, name) for name in records.arrays()}
+    return dataclasses.replace(records, **{name: part[rows] for name, part in arrays.items()})
+
+
+def test_records_of_one_person_are_refused_before_a_photo_is_measured(
+    color_preset, symmetric, monkeypatch
+):
+    monkeypatch.setattr("keras_scnn.protocols.records.predict", lambda *_: pytest.fail("measured"))
+    with pytest.raises(ValueError, match="1 person, 1 of them with two photos"):
+        evaluate_records(color_preset, some_rows(symmetric, symmetric.identity == 1))
+    with pytest.raises(ValueError, match="all pairs of two people are of mirror images"):
+        evaluate_records(color_preset, some_rows(symmetric, symmetric.identity % PEOPLE == 1))
+
+
+def test_a_calibration_without_pairs_is_refused_before_the_work(symmetric, tmp_path):
+    (tmp_path / "preset.json").touch()
+    save_records(tmp_path / "some", symmetric)
+    check_calibrate(str(tmp_path), tmp_path / "some", RECORDS)
+    save_records(tmp_path / "single", some_rows(symmetric, np.arange(0, 48, PHOTOS)))
+    with pytest.raises(ValueError, match="single: --calibrate needs several photos of a person"):
+        check_calibrate(str(tmp_path), tmp_path / "single", RECORDS)
+
+
 def test_two_held_out_people_must_not_be_each_others_mirror_image(mirrored):
     check_held_out(mirrored, 4)
-    arrays = {name: getattr(mirrored, name) for name in mirrored.arrays()}
-    rows = np.isin(mirrored.identity, [0, 2])
-    pair = dataclasses.replace(mirrored, **{name: part[rows] for name, part in arrays.items()})
+    pair = some_rows(mirrored, np.isin(mirrored.identity, [0, 2]))
     with pytest.raises(ValueError, match="at least two, mirror images not counted"):
         check_held_out(pair, 2)
     with pytest.raises(ValueError, match="all pairs of two people are of mirror images"):

@@ -5,6 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
+from keras_scnn.data.sources.people import PeopleFolder
 from keras_scnn.evaluate import main
 from keras_scnn.fitting import fit_landmarks
 from keras_scnn.geometry.camera import compose, project
@@ -287,6 +288,8 @@ def test_a_file_of_truths_stays_as_it_is(truth, tmp_path):
         np.testing.assert_array_equal(getattr(again, field.name), getattr(truth, field.name))
     with pytest.raises(FileNotFoundError, match="--fit-truth fits and stores it"):
         load_truth(tmp_path / "no.npz")
+    with pytest.raises(IsADirectoryError, match="deep: is a folder; expected a shape truth"):
+        load_truth(tmp_path / "deep")
     save_truth(tmp_path / "bad.npz", dataclasses.replace(truth, half=truth.half[:-1]))
     with pytest.raises(ValueError, match="damaged: 'half'"):
         load_truth(tmp_path / "bad.npz")
@@ -295,8 +298,23 @@ def test_a_file_of_truths_stays_as_it_is(truth, tmp_path):
 def test_a_truth_of_more_vertices_is_refused(predictor, truth, tmp_path):
     more = [np.concatenate([part, part[-1:]]) for part in (truth.mean, truth.basis)]
     other = dataclasses.replace(truth, mean=more[0], basis=more[1])
-    with pytest.raises(ValueError, match="has 70 vertices, the truth 71"):
+    with pytest.raises(ValueError, match="has 70 vertices, the truth 71: they cannot be compared$"):
         evaluate_shapes(predictor, tmp_path / "people", other)
+
+
+def test_a_truth_for_a_preset_of_fewer_vertices_is_refused_before_it_is_fitted(
+    predictor, open_face, tmp_path, capsys, monkeypatch
+):
+    (tmp_path / "people" / "a").mkdir(parents=True)
+    (tmp_path / "people" / "a" / "1.png").touch()
+    monkeypatch.setattr(PeopleFolder, "face_model", open_face)
+    monkeypatch.setattr(PeopleFolder, "people", lambda _: pytest.fail("people are fitted"))
+    monkeypatch.setattr(
+        "keras_scnn.protocols.choices.PhotoPredictor.from_preset", lambda name, out: predictor
+    )
+    command = ["mobile", "--data", str(tmp_path / "people"), "--out", str(tmp_path / "out")]
+    assert main([*command, "--shape-truth", str(tmp_path / "new.npz"), "--fit-truth"]) == 2
+    assert "'tiny' has 70 vertices, the truth 3716" in capsys.readouterr().err
 
 
 def test_a_truth_of_fewer_vertices_is_of_the_models_first_ones(tiny_face_model):

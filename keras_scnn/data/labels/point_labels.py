@@ -13,7 +13,7 @@ import numpy as np
 
 from keras_scnn.fitting import FitOptions, fit_person_landmarks
 from keras_scnn.morphable_model import MorphableModel
-from keras_scnn.shape_distance import shape_coordinates
+from keras_scnn.shape_distance import shape_basis
 
 PRIOR_MM = 0.15  # standard deviation in each direction, root mean square over the vertices
 # The photos of one view weigh at most as much as this many: errors from a common expression, lens
@@ -55,7 +55,7 @@ def fit_to_points(
     known = np.isfinite(points).all(axis=2)
     count = np.where(is_profile, np.sum(is_profile), np.sum(~is_profile))
     weight = known * np.minimum(1, PHOTOS_OF_A_VIEW / count)[:, None]
-    in_mm = np.linalg.inv(shape_coordinates(model, np.eye(model.n_identity)))
+    in_mm = np.linalg.inv(shape_basis(model))
     around = model.replace(
         mean=model.vertices(identity), identity_basis=model.identity_basis @ np.float32(in_mm.T)
     )
