@@ -151,7 +151,7 @@ def _quantized(key: str, basis: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def write(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Write an .npz whose bytes depend only on the arrays (NumPy's contain the current time)."""
+    """Write an .npz, compressed better than NumPy does; the bytes depend only on the arrays."""
     header = {"format": np.array(FILE_FORMAT), "version": np.array(FILE_VERSION)}
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as file:
@@ -160,7 +160,7 @@ def write(path: Path, arrays: dict[str, np.ndarray]) -> None:
             np.lib.format.write_array(buffer, np.asarray(array), allow_pickle=False)
             entry = zipfile.ZipInfo(f"{key}.npy", EPOCH)
             entry.compress_type = zipfile.ZIP_DEFLATED
-            file.writestr(entry, buffer.getvalue())
+            file.writestr(entry, buffer.getvalue(), compresslevel=9)
 
 
 @command
