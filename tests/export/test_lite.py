@@ -188,7 +188,7 @@ def test_unfit_files_are_refused(small, tmp_path):
             LiteReconstructor(tmp_path / "bad.tflite")
 
 
-@pytest.mark.parametrize("make", [LiteReconstructor, LiteNetwork, open_artifact])
+@pytest.mark.parametrize("make", [LiteReconstructor, open_artifact])
 @pytest.mark.parametrize("threads", [0, -1, 1.5, "2", True, None])
 def test_a_wrong_number_of_threads_is_not_taken_for_a_damaged_file(make, threads):
     words = f"threads is {threads!r}; it must be a whole number, 1 or more"
