@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from keras_scnn.export.lite import LiteNetwork, LiteReconstructor, crop_photo
+from keras_scnn.export.lite import LiteReconstructor, crop_photo
 from keras_scnn.export.runtimes import open_artifact
 from keras_scnn.export.tflite import with_metadata
 from keras_scnn.geometry.camera import decompose
