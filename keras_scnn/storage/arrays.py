@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import zipfile
 from collections.abc import Collection
 from pathlib import Path
@@ -103,4 +104,8 @@ def _read_npy(stream: IO[bytes], name: str, available: int) -> np.ndarray:
     if len(content) != declared:
         raise ValueError(f"{name} has only {len(content):,} of the {declared:,} bytes it declares")
     array = np.frombuffer(content, dtype)
+    if dtype.kind == "U":
+        codes = np.frombuffer(content, np.dtype(np.uint32).newbyteorder(dtype.byteorder))
+        if codes.max(initial=0) > sys.maxunicode:  # a SystemError, once it becomes a str
+            raise ValueError(f"{name} contains characters beyond those of Unicode")
     return array.reshape(shape, order="F" if is_fortran else "C")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from keras_scnn.storage import atomic, atomic_path, read_npz, write_npz
+from keras_scnn.storage.arrays import read_arrays
 from keras_scnn.storage.guard import allowed_bytes, check_size
 
 
@@ -83,6 +84,18 @@ def dead_process() -> int:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     return ended.pid
+
+
+@pytest.mark.parametrize("order", "<>")
+def test_text_beyond_unicode_is_refused(tmp_path, order):
+    """NumPy reads it, and Python raises a SystemError when it is used."""
+    codes = np.array([ord("a"), sys.maxunicode], f"{order}u4")
+    np.savez(tmp_path / "a.npz", name=codes.view(f"{order}U2"))
+    assert read_arrays(tmp_path / "a.npz")["name"].item() == f"a{chr(sys.maxunicode)}"
+    codes[1] += 1
+    np.savez(tmp_path / "a.npz", name=codes.view(f"{order}U2"))
+    with pytest.raises(ValueError, match=r"a.npz: .*name.npy contains characters beyond those of"):
+        read_arrays(tmp_path / "a.npz")
 
 
 def test_leftovers_of_a_killed_process_are_removed_by_the_next_write(tmp_path, monkeypatch):
