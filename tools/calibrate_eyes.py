@@ -52,7 +52,7 @@ class Eyes:
     """n eyes of one side, and how the units of both eyes move them in the crop.
 
     Attributes:
-        opening: (n,) manually annotated, over the eye's width.
+        opening: (n,) known, over the eye's width.
         base: (n, 6, 2) crop px, the eye's landmarks with these units at 0.
         moves: (n, 6, 2, 6) crop px: displacements at weight 1 of this eye's three units, then of
             the other eye's.
@@ -178,11 +178,11 @@ def fold(preset: Preset, weights: np.ndarray) -> None:
 
 
 def report(name: str, wanted: np.ndarray, predicted: np.ndarray) -> None:
-    """Print how well the predicted openings agree with the annotated ones."""
+    """Print how well the predicted openings agree with the known ones."""
     slope = np.polyfit(wanted, predicted, 1)[0]
     error, shut = np.abs(predicted - wanted).mean(), wanted < BINS[0]
     line = f"{name}: error {error:.4f}, slope {slope:.2f}"
-    for what, chosen in (("mean", wanted >= 0), ("nearly shut", shut)):
+    for what, chosen in (("mean", np.ones_like(shut)), ("nearly shut", shut)):
         if chosen.any():
             line += f", {what} {predicted[chosen].mean():.3f} (known {wanted[chosen].mean():.3f})"
     print(line)
@@ -200,6 +200,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=whole, default=0, help="of the renderings")
     args = parser.parse_args(argv)
     check_out(args.out)
+    if args.aflw and args.seed:
+        parser.error("--seed is for --renderings")
     if not args.aflw and args.renderings < 2:
         parser.error(f"--renderings is {args.renderings}; it must be 2 or more")
     preset = load_preset(args.preset)
@@ -207,7 +209,8 @@ def main(argv: list[str] | None = None) -> None:
         eyes, made_of, each_person = aflw_eyes(preset, args.aflw), "aflw", 1
     else:
         eyes = rendered_eyes(preset, args.renderings, args.seed)
-        made_of, each_person = "renderings", PHOTOS
+        made_of = f"{args.renderings} rendered people, seed {args.seed}"
+        each_person = PHOTOS
     people = len(eyes[0].opening) // each_person
     is_fitted = np.repeat(np.random.default_rng(0).random(people) < 0.5, each_person)
     weights = fit(tuple(side.part(is_fitted) for side in eyes))

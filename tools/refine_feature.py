@@ -112,7 +112,7 @@ def arguments() -> argparse.ArgumentParser:
         "--penalty", type=not_negative, default=MetricOptions.penalty, help="on the metric's change"
     )
     parser.add_argument("--no-contrast", action="store_true", help="only the regression's metric")
-    parser.add_argument("--held-out", type=whole, default=10, help="last people, not used")
+    parser.add_argument("--held-out", type=whole, default=10, help="people who are not used")
     parser.add_argument("--seed", type=whole, default=0, help="of the batches of people")
     return parser
 

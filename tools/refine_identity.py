@@ -137,7 +137,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--prior-mm", type=not_negative, default=OPTIONS.identity_sd)
     parser.add_argument("--penalty", type=not_negative, default=PENALTY, help="on the map's change")
     parser.add_argument("--refined-share", type=share, default=1.0, help="0 to 1")
-    parser.add_argument("--held-out", type=whole, default=10, help="last people, not used")
+    parser.add_argument("--held-out", type=whole, default=10, help="people who are not used")
     parser.add_argument("--seed", type=whole, default=0)
     return parser
 

@@ -56,7 +56,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--penalty", type=not_negative, default=options.penalty, help="on the matrix's change"
     )
-    parser.add_argument("--held-out", type=whole, default=0, help="last people, not used")
+    parser.add_argument("--held-out", type=whole, default=0, help="people who are not used")
     parser.add_argument("--seed", type=whole, default=0, help="of the batches of people")
     return parser
 

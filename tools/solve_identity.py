@@ -181,7 +181,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--embeddings", type=Path, help="(n, E) .npy; NaN rows are ignored")
     parser.add_argument("--recognizer", default="", help="file of dlib's recognizer")
     parser.add_argument("--sface", default="", help="file of SFace")
-    parser.add_argument("--held-out", type=whole, default=10, help="last people, not used")
+    parser.add_argument("--held-out", type=whole, default=10, help="people who are not used")
 
 
 def open_labels(args: argparse.Namespace) -> tuple[Pack, TaughtIdentity]:

@@ -180,12 +180,13 @@ def split_people(
 
     A person and that person's mirror image are held out together: a network trained on one of them
     has seen the other. If people have mirror images, people are drawn at random, since their
-    numbers follow the data sets; otherwise the last people are held out. Without the mirror images'
-    photos, but with their numbers, those held out are the same people, and more of them.
+    numbers follow the data sets; otherwise the last people are held out. If ``mirror`` has numbers
+    of mirror images without photos, as in a pack, people are drawn in the same order; only people
+    with photos count, so more of them are drawn.
 
     Args:
         identity: (n,) int, the person in each photo.
-        held_out: number of people; one more if the last one drawn has a mirror image.
+        held_out: number of people; one more if the last one drawn has a mirror image with photos.
         mirror: (n,) int, the number of each person's mirror image; -1 for none.
         seed: of the draw; not that of a training run, so that all runs hold out the same people.
 

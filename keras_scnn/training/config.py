@@ -140,8 +140,8 @@ class TrainConfig:
     )
     trained: str = _choice(
         "all",
-        "'all' of the network, its 'expression' head alone, or the 'others': all but that head "
-        "and the layers below it",
+        "'all' of the network, its 'expression' head alone, or the 'others': all but the heads for "
+        "expression and gaze and the layers below them",
         "all",
         "expression",
         "others",

@@ -224,6 +224,30 @@ def test_a_given_detector_is_asked_once():
     assert detector.asked == 1
 
 
+@pytest.mark.parametrize("without", [0, 1, 2, 3])
+def test_the_default_detectors_are_asked_in_turn_until_one_finds_a_face(monkeypatch, without):
+    """Large faces that are confirmed, then large ones that are not, then small ones."""
+    asked: list[dict] = []
+
+    class Detector:
+        def __init__(self, *scores, **options):
+            self.options = options
+
+        def detect(self, image):
+            asked.append(self.options)
+            return [FaceBox.square([50, 50], 20)] if len(asked) > without else []
+
+    monkeypatch.setattr("keras_scnn.photos.detection.FaceDetector", Detector)
+    find, image = LargestFaceDetector(), np.zeros((9, 9, 3), np.uint8)
+    if without == 3:
+        with pytest.raises(ValueError, match="no face found"):
+            find(image)
+    else:
+        assert find(image).width == 20
+    order = [{"tiles": False, "stop_early": True}, {"tiles": False, "checked": False}, {}]
+    assert asked == order[: without + 1]
+
+
 @pytest.mark.integration
 def test_the_command_knows_people_and_pairs(
     preset, folder, pairs_file, tmp_path, capsys, monkeypatch

@@ -76,7 +76,7 @@ def test_the_command_learns_from_renderings(tool, tmp_path, monkeypatch, capsys)
     monkeypatch.setattr("sys.argv", words.split())
     assert tool.main() == 0
     note = load_preset(out).metadata["eyes"]
-    assert note["calibrated_on"] == "renderings"
+    assert note["calibrated_on"] == "12 rendered people, seed 3"
     assert 0 < note["photos"] < 120 and note["photos"] % 10 == 0  # whole people are left out
     printed = capsys.readouterr().out.splitlines()
     before, after = (float(line.split("error ")[1].split(",")[0]) for line in printed[:2])
@@ -91,6 +91,11 @@ def test_the_known_openings_are_those_of_the_renderings(tool):
     blink = preset.face_model.expression_names.index("eyeBlinkLeft")
     shut = faces.expression[:, blink] > 0.9
     assert left.opening[shut].max(initial=0) < 0.15 < left.opening[~shut].max()
+
+
+def test_a_seed_is_for_renderings(tool, tmp_path, refused):
+    words = "--aflw", tmp_path, "--seed", "3"
+    assert "--seed is for --renderings" in refused(tool, "open", tmp_path / "out", *words)
 
 
 def test_renderings_need_two_people(tool, tmp_path, refused):

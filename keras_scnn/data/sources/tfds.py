@@ -49,7 +49,8 @@ class _TfdsSource(PhotoSource):
         if SPLIT not in (builder.info.splits or {}):
             raise FileNotFoundError(
                 f"{self.data_dir or 'the default folder of tensorflow-datasets'}: "
-                f"{self.data_set} is not prepared there; run 'tfds build' or name its folder"
+                f"{self.data_set} is not prepared there; run 'tfds build {self.data_set}' (in "
+                "Python: download=True), or name its folder"
             )
         self._count = builder.info.splits[SPLIT].num_examples
 
