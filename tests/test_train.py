@@ -369,7 +369,11 @@ def test_too_few_held_out_people_are_reported(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("kind", "options", "why"),
     [
-        (PairMode, {}, "1 person of one data set; pairs of two people need 2"),
+        (
+            PairMode,
+            {},
+            "the nearest has 1 person; pairs of two people need 2",
+        ),
         (GroupMode, {"batches": "groups"}, "1 person with 2 photos or more"),
         (GroupMode, {"batches": "groups", "group_people": 0}, "1 person with 1 photo or more"),
     ],

@@ -30,7 +30,7 @@ from keras_scnn.data.sources.aflw import read_labels
 from keras_scnn.geometry.landmarks68 import MIRROR68
 from keras_scnn.io import read_image
 from keras_scnn.models import Preset, load_preset, save_preset
-from keras_scnn.models.heads import FINE, GAZE
+from keras_scnn.models.heads import fine_layers
 from keras_scnn.models.inference import keras_network
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.settings import command
@@ -171,10 +171,8 @@ def fold(preset: Preset, weights: np.ndarray) -> None:
     kernel, bias = preset.core.get_layer("parameters").get_weights()
     preset.core.get_layer("parameters").set_weights([kernel @ whitened, bias @ whitened + offset])
     own = layout.expression
-    for prefix, channels in ((FINE, preset.expression_channels), (GAZE, preset.gaze_channels)):
-        if channels:
-            fine = preset.core.get_layer(f"{prefix}linear")
-            fine.set_weights([part @ whitened[own, own] for part in fine.get_weights()])
+    for fine in fine_layers(preset.core):
+        fine.set_weights([part @ whitened[own, own] for part in fine.get_weights()])
 
 
 def report(name: str, wanted: np.ndarray, predicted: np.ndarray) -> None:

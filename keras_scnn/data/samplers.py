@@ -241,8 +241,9 @@ class PairSampler:
             count = self._people.count_by_source(self._all)
             nearest = int(np.argmin(least - count))
             raise ValueError(
-                f"identity: {counted(int(count[nearest]), 'person')} of one data set; pairs of two "
-                f"people need {least[nearest]}"
+                "identity: no data set has enough people; the nearest has "
+                f"{counted(int(count[nearest]), 'person')}; pairs of two people need "
+                f"{least[nearest]}" + " (two are mirror images)" * int(least[nearest] == 3)
             )
         self._p_same, self._seed = p_same, whole("seed", seed, 0)
 

@@ -172,6 +172,12 @@ def _expression_head(fine, channels: int, layout: ParameterLayout, prefix: str):
     return ops.pad(change(seen), ((0, 0), (layout.expression.start, 0)))
 
 
+def fine_layers(branch: keras.Model) -> list[keras.layers.Dense]:
+    """The last layers of a branch's heads for expression and gaze, those that it has."""
+    names = [f"{prefix}linear" for prefix in (FINE, GAZE)]
+    return [layer for layer in branch.layers if layer.name in names]
+
+
 def expression_features(fine, channels: int, prefix: str):
     """Feature map (B, H, W, C) to what the last layer of an expression head, or of a gaze head,
     gets (B, channels)."""

@@ -80,8 +80,8 @@ class FaceDetector:
 
     Args:
         min_score: minimum score of a face, between 0 and 1, both excluded. Below 0.4 there are more
-            candidates to confirm, which takes longer (at 0.1 six times, at 0.02 35 times as long
-            for a photo of 512 px) and may move boxes by a pixel.
+            candidates to confirm, one by one, which takes many times as long near 0 and may move
+            boxes by a pixel.
         tile_min_score: the same for faces found only in a tile; tiles give more false detections.
         tiles: look for small faces too.
         stop_early: if a first pass over the whole photo shows one face clearly, return only that.

@@ -19,7 +19,7 @@ from keras_scnn.data.records import photos_of_each
 from keras_scnn.data.samplers import WHOLE, GroupSampler, JoinedSampler, Shard
 from keras_scnn.data.stream import fresh_group_dataset, group_dataset
 from keras_scnn.models import build_branch, build_encoder, build_group
-from keras_scnn.models.heads import FINE, GAZE
+from keras_scnn.models.heads import FINE, GAZE, fine_layers
 from keras_scnn.models.presets import read_preset
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import ParameterSpace
@@ -142,10 +142,10 @@ def freeze(branch: keras.Model, trained: str) -> None:
     """
     if trained == "all":
         return
-    fine = [layer for layer in branch.layers if layer.name.startswith(FINE)]
-    head = {layer.name for layer in fine if not layer.name.startswith(GAZE)}
+    names = [layer.name for layer in branch.layers if layer.name.startswith(FINE)]
+    head = {name for name in names if not name.startswith(GAZE)}
     if trained == "others":
-        below = keras.Model(branch.inputs, [layer.output for layer in fine])
+        below = keras.Model(branch.inputs, [layer.output for layer in fine_layers(branch)])
         head = {layer.name for layer in below.layers}
     for layer in branch.layers:
         layer.trainable = (layer.name in head) == (trained == "expression")

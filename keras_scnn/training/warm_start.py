@@ -8,7 +8,7 @@ import numpy as np
 from keras_scnn.data.labels.identity_labels import ridge_regression
 from keras_scnn.data.records import FaceRecords
 from keras_scnn.models.encoders import PREFIX
-from keras_scnn.models.heads import FINE, GAZE, GDC
+from keras_scnn.models.heads import FINE, GDC, fine_layers
 from keras_scnn.models.preset_network import Preset
 from keras_scnn.parameters import ParameterSpace, Whitening
 from keras_scnn.training.config import TrainConfig
@@ -144,10 +144,9 @@ def _set_whitened(branch: keras.Model, weights, source: Preset, whitening: White
         [kernel * scale, whitening.whiten(old.unwhiten(bias))]
     )
     own = scale[source.space.layout.expression]
-    for prefix, channels in ((FINE, source.expression_channels), (GAZE, source.gaze_channels)):
-        if channels:
-            fine = branch.get_layer(f"{prefix}linear")
-            fine.set_weights([np.float64(weight) * own for weight in fine.get_weights()])
+    for fine in fine_layers(source.core):
+        ours = branch.get_layer(fine.name)
+        ours.set_weights([np.float64(weight) * own for weight in ours.get_weights()])
 
 
 def join_recognizer(
