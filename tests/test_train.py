@@ -372,7 +372,7 @@ def test_too_few_held_out_people_are_reported(tmp_path, capsys):
         (
             PairMode,
             {},
-            "the nearest has 1 person; pairs of two people need 2",
+            "no data set has enough people; the nearest has 1 person; pairs of two people need 2",
         ),
         (GroupMode, {"batches": "groups"}, "1 person with 2 photos or more"),
         (GroupMode, {"batches": "groups", "group_people": 0}, "1 person with 1 photo or more"),
