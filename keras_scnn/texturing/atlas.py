@@ -17,6 +17,8 @@ BROWS = (range(17, 22), range(22, 27))  # landmarks
 LIDS = (range(36, 42), range(42, 48))
 OUTER_LIPS, INNER_LIPS, NOSTRILS = range(48, 60), range(60, 68), range(31, 36)
 MOUTH_MARKS = range(48, 68)
+OUTER_EYE_CORNERS = [36, 45]
+EYES_APART = 87.0  # mm between them in the open face model
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +73,16 @@ class Atlas:
         """(S, S) bool: where its teeth are."""
         return self.mask & (self.region == TEETH)
 
+    @cached_property
+    def scale(self) -> float:
+        """The size of the model's mean face / that of the open face model's, by the eye corners."""
+        return eyes_apart(self.model, self.model.mean) / EYES_APART
+
+    @cached_property
+    def mean_face(self) -> np.ndarray:
+        """(N, 3) mm of the open face model: the model's mean face at that model's size."""
+        return self.model.mean / self.scale
+
     def at_texels(self, attributes: np.ndarray) -> np.ndarray:
         """(S, S, C) float32 of vertex attributes (N, C)."""
         return interpolate(self.texels, self.model.triangles, attributes)
@@ -89,6 +101,8 @@ class Atlas:
 class Zones:
     """The parts of a face on its texture map, by the landmarks of the mean face.
 
+    Lengths are in mm of the open face model, see ``Atlas.mean_face``.
+
     Attributes:
         up, front: (S, S) float32, mm above the brows, and in front of the ears.
         middle: (S, S) bool: between the outer eye corners.
@@ -102,8 +116,8 @@ class Zones:
         beard: (S, S) bool: where a beard grows.
         temples: (S, S) bool: beside the forehead, down to the ears, where hair may grow.
         brow_strokes: (S, S) float32, 0 to 1: where brows are painted.
-        scalp_slant: (S, S) float32, mm of the open face model: height above the brows, plus the
-            drop of a hairline towards the ears; about -1000 where no scalp hair grows.
+        scalp_slant: (S, S) float32, mm: height above the brows, plus the drop of a hairline towards
+            the ears; -1000 where no scalp hair grows.
     """
 
     up: np.ndarray
@@ -127,41 +141,39 @@ class Zones:
     @classmethod
     def of(cls, atlas: Atlas) -> Zones:
         """The zones of a map, placed by the landmarks of its model's mean face."""
-        model, skin = atlas.model, atlas.skin
-        marks = model.mean[model.landmark_indices]
+        skin = atlas.skin
+        marks = atlas.mean_face[atlas.model.landmark_indices]
         brow, nose, lip = marks[[19, 24], 1].mean(), marks[33, 1], marks[57, 1]
         eye, ear, chin = marks[36:48, 1].mean(), marks[[0, 16], 2].mean(), marks[8, 1]
-        half = marks[45, 0]  # from the middle to an outer eye corner
-        x, y, z = np.moveaxis(atlas.at_texels(model.mean), -1, 0)
+        x, y, z = np.moveaxis(atlas.at_texels(atlas.mean_face), -1, 0)
         side, up, front = np.abs(x), y - brow, z - ear
-        unit = half / 43.5  # lengths below are of the open face model
+        half = EYES_APART / 2  # from the middle to an outer eye corner
         features = {
-            "brows": _hulls(atlas, BROWS, 5 * unit),
-            "eyes": _hulls(atlas, LIDS, 8 * unit),
-            "lips": _hulls(atlas, (OUTER_LIPS,), 1.5 * unit),
+            "brows": _hulls(atlas, BROWS, 5),
+            "eyes": _hulls(atlas, LIDS, 8),
+            "lips": _hulls(atlas, (OUTER_LIPS,), 1.5),
         }
-        strokes = _brow_strokes(atlas, 3.2 * unit)
-        nostrils = _hulls(atlas, (NOSTRILS,), 4 * unit)
+        strokes = _brow_strokes(atlas, 3.2)
+        nostrils = _hulls(atlas, (NOSTRILS,), 4)
         is_feature = skin & np.any([nostrils, *features.values()], axis=0)
-        is_ear = skin & (front < -5 * unit) & (up < 2 * unit)
-        cheeks = (y < eye - 11 * unit) & (y > nose) & (side < 0.9 * half)
+        is_ear = skin & (front < -5) & (up < 2)
+        cheeks = (y < eye - 11) & (y > nose) & (side < 0.9 * half)
         return cls(
             up=up, front=front, middle=skin & (side < 0.9 * half),
             cheeks=skin & cheeks & ~is_feature,
-            moustache=skin & (y < nose - 4 * unit) & (y > marks[51, 1] + 2 * unit)
+            moustache=skin & (y < nose - 4) & (y > marks[51, 1] + 2)
             & (side < 0.4 * half) & ~is_feature,
-            chin=skin & (y < lip - 4 * unit) & (y > chin) & (side < 0.4 * half) & ~is_feature,
-            face=skin & (front > 20 * unit) & (up < 45 * unit) & (y > chin),
+            chin=skin & (y < lip - 4) & (y > chin) & (side < 0.4 * half) & ~is_feature,
+            face=skin & (front > 20) & (up < 45) & (y > chin),
             features=is_feature,
-            beard=skin & (y < nose - 3 * unit) & (front > 12 * unit) & ~features["lips"],
-            lids=skin & _hulls(atlas, LIDS, 2 * unit),
-            bridge=skin & (side < 6 * unit) & (up < -8 * unit) & (y > eye - 4 * unit),
-            temples=skin & ~is_ear & (front < 62 * unit) & (up > -12 * unit),
+            beard=skin & (y < nose - 3) & (front > 12) & ~features["lips"],
+            lids=skin & _hulls(atlas, LIDS, 2),
+            bridge=skin & (side < 6) & (up < -8) & (y > eye - 4),
+            temples=skin & ~is_ear & (front < 62) & (up > -12),
             brow_strokes=strokes,
             scalp_slant=np.where(
-                is_ear | (up < -10 * unit), -1e3,
-                up - np.minimum(front - 46 * unit, 0),
-            ).astype(np.float32) / unit,
+                is_ear | (up < -10), -1e3, up - np.minimum(front - 46, 0)
+            ).astype(np.float32),
             **{name: skin & zone for name, zone in features.items()},
         )  # fmt: skip
 
@@ -173,6 +185,12 @@ def texel_of(model: MorphableModel, size: int) -> np.ndarray:
     return (model.uv * [1, -1] + [0, 1]) * size - 0.5
 
 
+def eyes_apart(model: MorphableModel, points: np.ndarray) -> float:
+    """The distance between the outer eye corners of points (N, D), one per vertex."""
+    corners = points[model.landmark_indices[OUTER_EYE_CORNERS]]
+    return float(np.linalg.norm(corners[1] - corners[0]))
+
+
 def disk(radius: float) -> np.ndarray:
     """A filled circle for OpenCV's morphology, of an odd side."""
     side = 2 * max(round(radius), 1) + 1
@@ -180,10 +198,8 @@ def disk(radius: float) -> np.ndarray:
 
 
 def _texels_per_mm(atlas: Atlas) -> float:
-    """The map's scale between the outer corners of the mean face's eyes."""
-    corners = atlas.model.landmark_indices[[36, 45]]
-    texels = np.ptp(texel_of(atlas.model, atlas.size)[corners, 0])
-    return float(texels / np.ptp(atlas.model.mean[corners, 0]))
+    """The map's scale between the outer eye corners."""
+    return eyes_apart(atlas.model, texel_of(atlas.model, atlas.size)) / EYES_APART
 
 
 def _hulls(atlas: Atlas, groups, margin_mm: float) -> np.ndarray:

@@ -15,7 +15,7 @@ MOUTH_COLOR, TEETH_COLOR = (0.42, 0.17, 0.16), (0.87, 0.84, 0.77)  # sRGB
 LIP_TINT = np.array([0.74, 0.42, 0.42])  # of the skin's light
 BROW_SHARE = 0.6
 GRAY = 3.0  # skin of less chroma (CIE a*, b*) is from a gray photo
-# Distances behind the lips, mm, and the light that is left there.
+# Distances behind the lips, mm of the open face model, and the light that is left there.
 MOUTH_LIGHT = (0.0, 10.0, 45.0), (1.0, 0.9, 0.5)
 TEETH_LIGHT = (0.0, 8.0, 30.0), (0.95, 0.9, 0.4)
 
@@ -56,9 +56,8 @@ def _paint_mouth(atlas: Atlas, picture: np.ndarray, mouth: MouthColors) -> None:
 
 def mouth_light(atlas: Atlas) -> np.ndarray:
     """(S, S) float32: the share of light that is left in the mouth, and 0 elsewhere."""
-    model = atlas.model
-    front = model.mean[model.landmark_indices[[51, 57]], 2].max()
-    depth = front - atlas.at_texels(model.mean)[..., 2]
+    front = atlas.mean_face[atlas.model.landmark_indices[[51, 57]], 2].max()
+    depth = front - atlas.at_texels(atlas.mean_face)[..., 2]
     left = np.zeros((atlas.size, atlas.size), np.float32)
     for region, light in ((MOUTH, MOUTH_LIGHT), (TEETH, TEETH_LIGHT)):
         inside = atlas.mask & (atlas.region == region)

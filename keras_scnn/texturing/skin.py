@@ -68,7 +68,7 @@ class SkinAndHair:
     Attributes:
         keep: (S, S) float32, 0 to 1: texels that show the person, as far as they are seen.
         skin, lips, brows, hair, beard: their colors; None if they are not seen.
-        hairline: mm above the brows; None for a bald head.
+        hairline: mm of the open face model above the brows; None for a bald head.
     """
 
     keep: np.ndarray

@@ -11,7 +11,7 @@ import numpy as np
 from keras_scnn.geometry.colors import lab_from_linear, light_from_lab, srgb_from_linear
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.settings import typed
-from keras_scnn.texturing.atlas import EYES, Atlas, texel_of
+from keras_scnn.texturing.atlas import EYES, EYES_APART, Atlas, eyes_apart, texel_of
 from keras_scnn.texturing.blending import blend_seamlessly, gamma_decode, gamma_encode
 from keras_scnn.texturing.eyes import EyeColors, default_eyes, eye_share, find_eyes
 from keras_scnn.texturing.light import estimate_light, shading
@@ -162,9 +162,8 @@ def _over_plain(atlas: Atlas, plain, code, share, baked: bool) -> np.ndarray:
 
 def texture_size(model: MorphableModel, posed: np.ndarray) -> int:
     """512, 1024 or 2048: texels per side that keep the photo's detail of posed vertices (N, 3)."""
-    corners = model.landmark_indices[[36, 45]]
-    texels = np.linalg.norm(np.diff(texel_of(model, LEAST_SIZE)[corners], axis=0))
-    wanted = LEAST_SIZE * np.linalg.norm(np.diff(posed[corners], axis=0)) / max(texels, 1e-6)
+    texels = eyes_apart(model, texel_of(model, LEAST_SIZE))
+    wanted = LEAST_SIZE * eyes_apart(model, posed) / max(texels, 1e-6)
     sizes = LEAST_SIZE, 2 * LEAST_SIZE, MOST_SIZE
     return next((size for size in sizes if wanted <= 1.2 * size), MOST_SIZE)
 
@@ -187,7 +186,8 @@ class _Layer:
     Attributes:
         code: (S, S, 3) float32 albedo, gamma-encoded for blending.
         share: (S, S) float32, 0 to 1: confidence that it shows the person.
-        sharpness: (S, S) float32: pixels of the photo per millimeter of skin.
+        sharpness: (S, S) float32: pixels of the photo per mm of skin, at the open face model's
+            size.
         shade: (A, A, 3) irradiance, at the size of analysis, A = ``LEAST_SIZE``.
         person, eyes, mouth: the person's colors, estimated from the photo.
     """
@@ -219,14 +219,12 @@ def _layer(atlas: Atlas, photo: PosedPhoto) -> _Layer | None:
     color = view.color
     if atlas is not small:
         color = photo_colors(atlas, photo.image, photo.posed)
-    corners = atlas.model.landmark_indices[[36, 45]]
-    px = np.linalg.norm(np.diff(photo.posed[corners], axis=0))
-    mm = np.linalg.norm(np.diff(atlas.model.mean[corners], axis=0))
+    px_per_mm = np.float32(eyes_apart(atlas.model, photo.posed) / EYES_APART)
     size = atlas.size
     return _Layer(
         gamma_encode(color / _at_size(shade, size)),
         _at_size(share, size) * atlas.mask,
-        _at_size(np.maximum(view.normals[..., 2], 0) * np.float32(px / mm), size),
+        _at_size(np.maximum(view.normals[..., 2], 0) * px_per_mm, size),
         shade,
         person,
         eyes,

@@ -1,5 +1,7 @@
 """The atlas, and which of its texels a photo shows, and as skin."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from rendered_skin import SIZE, SKIN, photo_of, skin_albedo
@@ -11,6 +13,7 @@ from keras_scnn.geometry.colors import (
     srgb_from_linear,
 )
 from keras_scnn.texturing.atlas import Atlas
+from keras_scnn.texturing.painting import mouth_light
 from keras_scnn.texturing.skin import find_colors
 from keras_scnn.texturing.views import black_bars, view_of
 
@@ -37,6 +40,15 @@ def test_zones_are_alike_on_both_sides(atlas):
         zone = getattr(atlas.zones, name)
         assert 0 < zone.sum() < atlas.skin.sum()
         assert (zone != zone[:, ::-1]).sum() < 0.05 * zone.sum() + 20, name
+
+
+@pytest.mark.parametrize("size", [0.9, 1.15, 1000.0])
+def test_zones_do_not_depend_on_the_size_of_the_model(open_face, atlas, size):
+    scaled = Atlas.of(open_face.replace(mean=open_face.mean * np.float32(size)), SIZE)
+    for field in dataclasses.fields(atlas.zones):
+        zone, expected = (getattr(one.zones, field.name) for one in (scaled, atlas))
+        np.testing.assert_allclose(zone, expected, atol=1e-3, err_msg=field.name)
+    np.testing.assert_allclose(mouth_light(scaled), mouth_light(atlas), atol=1e-5)
 
 
 def test_the_gutter_has_the_color_of_the_nearest_texel(atlas):

@@ -79,6 +79,16 @@ def test_the_side_that_is_seen_is_not_mixed_with_the_hidden_one(open_face, atlas
     assert np.median(error) < 2.5 < np.median(mirrored)
 
 
+@pytest.mark.parametrize("size", [0.9, 1.15])
+def test_a_texture_does_not_depend_on_the_size_of_the_model(open_face, atlas, size):
+    albedo = skin_albedo()
+    albedo[atlas.zones.scalp_slant > 45] = linear_from_srgb(np.array([0.2, 0.15, 0.1]))
+    image, posed = photo_of(open_face, albedo, 20)
+    scaled = open_face.replace(mean=open_face.mean * np.float32(size))
+    texture, expected = (photo_texture(model, image, posed) for model in (scaled, open_face))
+    assert np.mean(distance(texture, linear_from_srgb(expected / 255)) > 1) < 1e-3
+
+
 def texels_under(
     atlas: Atlas, posed: np.ndarray, mask: np.ndarray, texels: np.ndarray | None = None
 ) -> np.ndarray:
