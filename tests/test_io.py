@@ -2,6 +2,7 @@ import struct
 import subprocess
 import sys
 
+import cv2
 import numpy as np
 import PIL.Image
 import pytest
@@ -156,6 +157,24 @@ def test_gray_of_any_depth_of_pgm_is_read(tmp_path):
         values = np.array([[0, greatest]], ">u2" if greatest > 255 else "u1").tobytes()
         (tmp_path / "a.pgm").write_bytes(b"P5 2 1 %d\n" % greatest + values)
         assert read_image(tmp_path / "a.pgm").tolist() == [[[0] * 3, [255] * 3]]
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_jpeg_2000_of_16_bits_per_color_is_refused(tmp_path, channels):
+    """Pillow 13 reads its white as black."""
+    cv2.imwrite(str(tmp_path / "a.jp2"), np.full((32, 32, channels), 65535, np.uint16))
+    with pytest.raises(ValueError, match=r"a\.jp2: .*JPEG 2000 of 16 bits .*save it as PNG"):
+        read_image(tmp_path / "a.jp2")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_gray_jpeg_2000_is_read(tmp_path, dtype):
+    most = np.iinfo(dtype).max
+    values = np.repeat(np.array([[0, most // 2, most]], dtype), 64, axis=0).repeat(64, axis=1)
+    lossless = [cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000]
+    cv2.imwrite(str(tmp_path / "a.jp2"), values, lossless)
+    expected = np.round(values / most * 255)[..., None]
+    assert np.abs(read_image(tmp_path / "a.jp2") - expected).max() <= 1
 
 
 def test_16_bits_that_repeat_8_become_those(tmp_path):

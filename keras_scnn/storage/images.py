@@ -64,6 +64,7 @@ MAX_WHOLE_PIXELS, MAX_PIXELS_PER_BYTE = 89_478_485, 256
 MAX_UNREDUCED_PIXELS, LARGE_PIXELS_PER_BYTE = 4 * MAX_WHOLE_PIXELS, 64
 STRIP_PIXELS = 1 << 22  # converted and reduced at once
 REDUCED = {n: getattr(cv2, f"IMREAD_REDUCED_COLOR_{n}") for n in (2, 4, 8)}
+CODESTREAM = b"\xff\x4f\xff\x51"  # start of JPEG 2000's, and its SIZ marker
 TRAILER_BYTES = 1 << 16
 VIDEOS = re.compile(
     rb"....ftyp(?:iso|mp4|M4V|qt  |3gp|avc1|dash)|RIFF....AVI |\x1aE\xdf\xa3", re.DOTALL
@@ -241,7 +242,7 @@ def _opened(data: bytes) -> Iterator[PIL.Image.Image]:
             file = PIL.Image.open(io.BytesIO(data), formats=formats)
         with file:
             _check_pixels(_decoded_size(file), data)
-            _check_values(file)
+            _check_values(file, data)
             yield file
     except PIL.UnidentifiedImageError as error:
         reason = A_VIDEO if VIDEOS.match(data) else NO_FORMAT
@@ -261,13 +262,16 @@ def _decoded_size(file: PIL.Image.Image) -> tuple[int, int]:
     return width, height
 
 
-def _check_values(file: PIL.Image.Image) -> None:
-    """Raise a ValueError for types of pixels whose white value is unknown."""
+def _check_values(file: PIL.Image.Image, data: bytes) -> None:
+    """Raise a ValueError for types of pixels whose white value is unknown or that Pillow reads
+    wrong."""
     kind = {"F": "floating-point", "I": "32-bit or signed"}.get(file.mode)
     if kind and (file.mode, file.format) != ("I", "PPM"):  # whose values Pillow scales to 16 bits
         raise ValueError(f"{kind} pixels; save it with 8 or 16 bits per channel")
     if isinstance(file, TiffImageFile):
         _check_tiff(file)
+    if file.format == "JPEG2000":
+        _check_jpeg_2000(data)
 
 
 def _check_tiff(file: TiffImageFile) -> None:
@@ -280,6 +284,18 @@ def _check_tiff(file: TiffImageFile) -> None:
         raise ValueError(
             f"an unsupported kind of TIFF of {max(bits)} bits; save it as PNG, or with 8 bits"
         )
+
+
+def _check_jpeg_2000(data: bytes) -> None:
+    """Raise a ValueError for more than 8 bits per color: white overflows to black in Pillow 13.
+
+    The SIZ marker lists the bits of each component (ITU-T T.800, A.5.1).
+    """
+    head = data.partition(CODESTREAM)[2]
+    count = int.from_bytes(head[36:38], "big")
+    bits = [(value & 0x7F) + 1 for value in head[38 : 38 + 3 * count : 3]]
+    if count > 1 and max(bits, default=8) > 8:
+        raise ValueError(f"a JPEG 2000 of {max(bits)} bits per color; save it as PNG, or with 8")
 
 
 def _lift_limit() -> Callable[[], None]:
