@@ -24,6 +24,8 @@ from keras_scnn.storage.guard import reading
 
 FILE_FORMAT = "keras_scnn.morphable_model"
 FILE_VERSION = 1
+REGIONS = ("skin", "mouth", "teeth", "eye_left", "eye_right")
+"""The parts of a face by their numbers in ``MorphableModel.regions``."""
 ASSET = Path(__file__).parent / "assets" / "open_face" / "open_face.npz"
 
 _SHAPES = dict(
@@ -33,7 +35,6 @@ _SHAPES = dict(
 )  # fmt: skip
 _INDEX_FIELDS = ("triangles", "landmark_indices", "mediapipe_indices", "mirror")
 _DTYPES = {**dict.fromkeys(_INDEX_FIELDS, np.int32), "regions": np.uint8}
-_MOST_REGION = 4
 _UV_ROUNDING = 1e-3  # files round coordinates, so those at an edge may lie a little outside
 _GEOMETRY = (
     "mean", "identity_basis", "expression_basis", "triangles", "landmark_indices",
@@ -113,7 +114,7 @@ class MorphableModel:
 
     def _check_whole(self, field: str, given: np.ndarray, most: int) -> None:
         """Check before the cast, which truncates fractions and wraps large values around."""
-        most = _MOST_REGION if field == "regions" else most
+        most = len(REGIONS) - 1 if field == "regions" else most
         with np.errstate(invalid="ignore"):
             is_whole = given % 1 == 0
         if not is_whole.all():

@@ -95,6 +95,20 @@ def test_a_face_is_at_no_distance_from_itself_and_the_order_does_not_matter(pres
     assert there.distance_mm == pytest.approx(back.distance_mm)
 
 
+def test_faces_that_are_not_of_the_preset_are_refused(preset, tiny_face_model):
+    one, two = (face_of(preset.face_model, n, np.full(4, 0.5)) for n in (1, 2))
+    with pytest.raises(ValueError, match=f"'{tiny_face_model.name}', the preset's is"):
+        compare_faces(preset, one, face_of(tiny_face_model, 2))
+    longer = dataclasses.replace(two, features=np.full(16, 0.25))
+    with pytest.raises(ValueError, match=r"lengths \[4, 16\]; .* with the preset"):
+        compare_faces(preset, one, longer)
+
+
+def test_without_a_feature_of_each_face_there_is_no_cosine(preset):
+    one, two = face_of(preset.face_model, 1, np.full(4, 0.5)), face_of(preset.face_model, 2)
+    assert compare_faces(preset, one, two).cosine is compare_faces(preset, two, one).cosine is None
+
+
 def test_a_larger_copy_is_the_same_after_alignment(tiny_face_model, preset):
     model = tiny_face_model
     basis = np.concatenate([model.mean[..., None] / 50, model.identity_basis[..., 1:]], axis=-1)

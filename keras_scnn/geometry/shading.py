@@ -22,7 +22,9 @@ def spherical_harmonics(normals: np.ndarray) -> np.ndarray:
     Returns:
         (..., 9) in the order 1; y, z, x; xy, yz, 3z^2 - 1, xz, x^2 - y^2.
     """
-    x, y, z = np.moveaxis(np.asarray(normals), -1, 0)
+    normals = np.asarray(normals)
+    normals = normals.astype(np.result_type(normals, np.float32), copy=False)  # no whole numbers
+    x, y, z = np.moveaxis(normals, -1, 0)
     c0, c1, c2, c3, c4 = SH_CONSTANTS
     terms = [np.full_like(x, c0), c1 * y, c1 * z, c1 * x, c2 * x * y, c2 * y * z]
     terms += [c3 * (3 * z**2 - 1), c2 * x * z, c4 * (x**2 - y**2)]

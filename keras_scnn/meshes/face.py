@@ -89,7 +89,7 @@ class FaceSurface:
             self.normals(vertices),
             self.parts,
             self._materials(has_texture, colors),
-            self.model.uv[self.source] if self.model.uv is not None and has_texture else None,
+            None if self.model.uv is None else self.model.uv[self.source],
             look.texture if has_texture else None,
             colors,
         )

@@ -48,7 +48,8 @@ def write_mesh(
         path: .obj (with .mtl and .png beside it), .ply (colored vertices) or .glb (one file).
         vertices: (N, 3), mm, model frame.
         triangles: (T, 3); or several such arrays by part name, over the same vertices.
-        uv: (N, 2) in [0, 1], v up; required for a texture.
+        uv: (N, 2), v up, [0, 1] is the texture; required for a texture. Without one, .obj and
+            .glb still contain them, for painting; .ply never does.
         texture: (H, W, 3) uint8 RGB, first row at v = 1.
         colors: (N, 3) uint8 RGB for .ply, which has no texture.
         unit: of .obj and .ply: 'm', 'cm' or 'mm'.
@@ -135,7 +136,7 @@ def _checked(
         )
     if not np.isfinite(array).all():
         raise ValueError(f"{name} must be finite numbers")
-    return array
+    return array if kind == "uint8" else array.astype(np.float64)
 
 
 def _are_bytes(array: np.ndarray) -> bool:
@@ -201,7 +202,7 @@ def _write_obj(path: Path, surface: Surface, unit: str) -> None:
         with temporary.open("w", encoding="utf-8") as file:
             file.write(f"# unit: {unit}\n# axes: {AXES}\n")
             _write_obj_rows(file, surface, UNITS[unit], mtl.name)
-        if surface.uv is not None and surface.texture is not None:
+        if surface.has_picture:
             lines = [_mtl(*look, picture.name) for look in looks.values()]
             temporary = stack.enter_context(atomic_path(mtl))
             temporary.write_text("".join(lines), encoding="utf-8")
@@ -219,17 +220,17 @@ def _mtl(material: Material, is_textured: bool, picture: str) -> str:
 
 
 def _write_obj_rows(file: io.TextIOBase, surface: Surface, scale: float, mtl: str) -> None:
-    has_map = surface.texture is not None
     np.savetxt(file, surface.vertices * scale, fmt="v %.8g %.8g %.8g")
-    if has_map and surface.uv is not None:
+    if surface.uv is not None:
         np.savetxt(file, surface.uv, fmt="vt %.6f %.6f")
+    if surface.has_picture:
         file.write(f"mtllib {mtl}\n")
     np.savetxt(file, surface.normals, fmt="vn %.5f %.5f %.5f")
-    corner = "{0}/{0}/{0}" if has_map else "{0}//{0}"
+    corner = "{0}//{0}" if surface.uv is None else "{0}/{0}/{0}"
     corners = np.array([corner.format(i + 1) for i in range(len(surface.vertices))])
     for name, triangles in surface.parts.items():
         file.write(f"g {name}\n")
-        if has_map:
+        if surface.has_picture:
             file.write(f"usemtl {surface.materials[name].name}\n")
         np.savetxt(file, corners[triangles], fmt="f %s %s %s")
 

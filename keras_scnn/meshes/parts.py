@@ -7,10 +7,9 @@ from collections.abc import Iterable
 import numpy as np
 
 from keras_scnn.meshes.options import PARTS, check_part_names
-from keras_scnn.morphable_model import MorphableModel
+from keras_scnn.morphable_model import REGIONS, MorphableModel
 
-REGIONS = ("skin", "mouth", "teeth", "eye_left", "eye_right")  # as in MorphableModel.regions
-EYES = {"eye_left": 3, "eye_right": 4}
+EYES = {name: REGIONS.index(name) for name in ("eye_left", "eye_right")}
 TONGUE_UNIT = "tongueOut"
 
 

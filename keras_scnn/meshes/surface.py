@@ -43,7 +43,7 @@ class Surface:
         normals: (N, 3), of unit length, outward.
         parts: by name: (T, 3) triangles, counter-clockwise seen from outside.
         materials: by part.
-        uv: (N, 2) in [0, 1], v up; or None.
+        uv: (N, 2), v up, [0, 1] is the texture; or None.
         texture: (H, W, 3) uint8 RGB, first row at v = 1; or None.
         colors: (N, 3) uint8 RGB of the vertices, for files without textures; or None.
     """
@@ -56,10 +56,14 @@ class Surface:
     texture: np.ndarray | None = None
     colors: np.ndarray | None = None
 
+    @property
+    def has_picture(self) -> bool:
+        """Whether there is a texture and each vertex has its place on it."""
+        return self.uv is not None and self.texture is not None
+
     def has_texture(self, part: str) -> bool:
         """Whether a part shows the texture."""
-        textured = self.materials[part].color is None
-        return textured and self.uv is not None and self.texture is not None
+        return self.has_picture and self.materials[part].color is None
 
     def split(self) -> dict[str, Surface]:
         """Each part as its own surface, with all vertices."""

@@ -10,8 +10,9 @@ import numpy as np
 from keras_scnn.evaluation.calibration import SIGNS, checked_calibration, probability
 from keras_scnn.geometry.alignment import apply_similarity, similarity_alignment
 from keras_scnn.models.preset_network import Preset, PresetData
+from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.reconstruction.drawing import draw_comparison
-from keras_scnn.reconstruction.faces import Reconstruction
+from keras_scnn.reconstruction.faces import Reconstruction, features_of
 from keras_scnn.reconstruction.quality import certainty as certainty_of
 from keras_scnn.reconstruction.reconstructor import Reconstructor
 from keras_scnn.shape_distance import mahalanobis_coordinates, shape_coordinates
@@ -100,8 +101,10 @@ def compare_faces(
     """Compare two faces reconstructed with the preset.
 
     Raises:
-        ValueError: the preset's calibration is damaged.
+        ValueError: a face has another face model than the preset, the features differ in length, or
+            the preset's calibration is damaged.
     """
+    _check_faces(preset.face_model, first, second)
     identity = np.stack([face.parameters.identity for face in (first, second)])
     coordinates = shape_coordinates(preset.face_model, identity)
     distance, scaled = float(np.linalg.norm(coordinates[0] - coordinates[1])), None
@@ -110,8 +113,8 @@ def compare_faces(
         scaled = float(np.linalg.norm(one - other))
     shapes = np.stack([first.neutral_vertices, second.neutral_vertices])
     cosine = None
-    if first.features is not None:  # of length 1, except for rounding
-        cosine = float(np.clip(first.features @ second.features, -1, 1))
+    if (features := features_of((first, second))) is not None:  # of length 1, except for rounding
+        cosine = float(np.clip(features[0] @ features[1], -1, 1))
     calibration = preset.metadata.get("verification")
     certainty = certainty_of(first.quality, second.quality)
     by_kind = probabilities(calibration, distance, cosine, scaled, certainty)
@@ -127,6 +130,20 @@ def compare_faces(
         probability_by=basis(calibration, kind) if calibration and kind else None,
         certainty=certainty,
     )
+
+
+def _check_faces(model: MorphableModel, *faces: Reconstruction) -> None:
+    for face in faces:
+        if face.model is not model and face.model.digest != model.digest:
+            raise ValueError(
+                f"a face of face model '{face.model.name}', the preset's is '{model.name}'; both "
+                "faces must be reconstructed with the preset"
+            )
+    lengths = [len(face.features) for face in faces if face.features is not None]
+    if len(set(lengths)) > 1:
+        raise ValueError(
+            f"features of the lengths {lengths}; both faces must be reconstructed with the preset"
+        )
 
 
 def _aligned_mm(shapes: np.ndarray) -> float:

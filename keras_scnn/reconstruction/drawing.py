@@ -102,6 +102,7 @@ def grid(pictures: list[np.ndarray], columns: int) -> np.ndarray:
 
 
 VIEWS_DEGREES = (0.0, 45.0)  # front and three-quarter
+TITLES = "photo", "neutral shape", "three-quarter view", "difference, on the mean face"
 PHOTO_MARGIN = 1.7  # side of the displayed part of a photo / side of the face's box
 SIZE = 480  # px of each picture
 VIEW_MARGIN = 0.04  # of a view's side: white margin around every face
@@ -142,7 +143,7 @@ def draw_comparison(
         row[0].set_ylabel(printable(label), fontsize=10, parse_math=False)
         for axis, yaw in zip(row[1:-1], VIEWS_DEGREES, strict=True):
             axis.imshow(_view(model, shape, yaw))
-    for axis, text in zip(axes[0], _titles(), strict=True):
+    for axis, text in zip(axes[0], TITLES, strict=True):
         axis.set_title(text, fontsize=10)
     top = _draw_difference(axes[:, -1], model, np.linalg.norm(shapes[0] - shapes[1], axis=-1))
     bar = figure.colorbar(_scale(top), ax=axes[:, -1], shrink=0.7, aspect=25)
@@ -150,10 +151,6 @@ def draw_comparison(
     with warnings.catch_warnings():  # names in scripts that the font lacks are shown as boxes
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
         figure.savefig(Path(path), dpi=120)
-
-
-def _titles() -> list[str]:
-    return ["photo", "neutral shape", "three-quarter view", "difference, on the mean face"]
 
 
 def _face_of(photo: np.ndarray, box: FaceBox) -> np.ndarray:
@@ -166,10 +163,12 @@ def _face_of(photo: np.ndarray, box: FaceBox) -> np.ndarray:
     return crop_face(photo, FaceBox.square(inside, side), SIZE).image
 
 
-def _view(model: MorphableModel, shape: np.ndarray, yaw: float, **colors) -> np.ndarray:
+def _view(
+    model: MorphableModel, shape: np.ndarray, yaw: float, albedo: np.ndarray = CLAY
+) -> np.ndarray:
     """``draw_view`` without its white margin."""
     margin = round(VIEW_MARGIN * SIZE)
-    return draw_view(model, shape, yaw, SIZE, **colors)[margin:-margin, margin:-margin]
+    return draw_view(model, shape, yaw, SIZE, albedo)[margin:-margin, margin:-margin]
 
 
 def _scale(top: float):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import platform
@@ -44,9 +45,12 @@ def atomic_path(path: str | os.PathLike, durable: bool = False) -> Iterator[Path
         a path with the same suffix, to be written by the block.
 
     Raises:
-        OSError: it cannot be written, for example because the disk is full; names ``path``.
+        OSError: it cannot be written, for example because the disk is full; names ``path``. That
+            it is a folder is noticed before the block runs.
     """
     path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if (folder := os.path.abspath(path.parent)) not in _cleaned:
         _cleaned.add(folder)
         remove_leftovers(path.parent)

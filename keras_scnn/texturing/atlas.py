@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 
 from keras_scnn.geometry.rasterizer import RasterBuffers, interpolate, rasterize
-from keras_scnn.morphable_model import MorphableModel
+from keras_scnn.morphable_model import REGIONS, MorphableModel
 
-SKIN, MOUTH, TEETH, EYES = 0, 1, 2, (3, 4)  # of MorphableModel.regions
+SKIN, MOUTH, TEETH, *EYES = range(len(REGIONS))
 OUTSIDE = 255  # the region of texels without a triangle
 BROWS = (range(17, 22), range(22, 27))  # landmarks
 LIDS = (range(36, 42), range(42, 48))

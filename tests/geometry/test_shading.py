@@ -25,6 +25,14 @@ def test_the_harmonics_are_scipys():
     np.testing.assert_allclose(spherical_harmonics(normals), expected, atol=1e-5)
 
 
+def test_whole_numbers_are_normals_too():
+    axes = np.eye(3, dtype=int)
+    np.testing.assert_array_equal(spherical_harmonics(axes), spherical_harmonics(np.eye(3)))
+    light = np.arange(27.0).reshape(9, 3)
+    np.testing.assert_array_equal(shade(axes.tolist(), light), shade(np.eye(3), light))
+    assert spherical_harmonics(np.float32(axes)).dtype == np.float32
+
+
 def test_ambient_light_is_the_same_from_all_sides():
     light = np.zeros((9, 3))
     light[0] = [1, 2, 3]

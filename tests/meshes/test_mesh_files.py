@@ -164,6 +164,30 @@ def test_each_vertex_gets_its_corner_of_the_texture(tmp_path, texture, suffix):
     np.testing.assert_array_equal(colors, [CORNERS[i] for i in range(4)])
 
 
+@pytest.mark.parametrize("suffix", [".obj", ".glb"])
+def test_without_a_texture_a_mesh_still_has_its_coordinates(tmp_path, suffix):
+    write_mesh(tmp_path / f"face{suffix}", VERTICES, TRIANGLES, UV)
+    np.testing.assert_allclose(load(tmp_path / f"face{suffix}").visual.uv, UV, atol=1e-6)
+    assert [path.name for path in tmp_path.iterdir()] == [f"face{suffix}"]
+
+
+@pytest.mark.parametrize("suffix", [".obj", ".ply", ".glb"])
+def test_nothing_is_written_where_a_folder_has_the_name(tmp_path, texture, suffix):
+    (tmp_path / f"face{suffix}").mkdir()
+    with pytest.raises(IsADirectoryError, match=f"face{suffix}"):
+        write_mesh(tmp_path / f"face{suffix}", VERTICES, TRIANGLES, UV, texture)
+    assert [path.name for path in tmp_path.iterdir()] == [f"face{suffix}"]
+
+
+@pytest.mark.parametrize("suffix", [".obj", ".ply", ".glb"])
+def test_half_precision_is_not_lost_to_the_unit(tmp_path, suffix):
+    vertices = np.array([[10, 0, 0], [0, 70, 0], [0, 0, 33]], np.float16)
+    write_mesh(tmp_path / f"a{suffix}", vertices, [[0, 1, 2]])
+    write_mesh(tmp_path / f"b{suffix}", np.float64(vertices), [[0, 1, 2]])
+    first, second = (load(tmp_path / f"{name}{suffix}").vertices for name in "ab")
+    np.testing.assert_array_equal(first, second)
+
+
 def test_an_obj_is_put_in_place_after_its_texture(tmp_path, texture, monkeypatch):
     replace, moved = os.replace, []
     monkeypatch.setattr(os, "replace", lambda a, b: (moved.append(Path(b).name), replace(a, b)))
