@@ -2,8 +2,10 @@
 
 import type { CompiledModel } from "@litertjs/core";
 
+import type { DetectorRule } from "./blazeface";
 import { type Answer, answer, type Calibration, measure, type ShapeSpace } from "./comparison";
-import type { CheckRule, CropRule, Detector, DetectorRule, ScoredBox } from "./detector";
+import type { CropRule, Detector, ScoredBox } from "./detector";
+import type { CheckRule } from "./facemesh";
 import { type Box, boxOfLandmarks, cropSquare, photoFromCrop, uprightBox } from "./image";
 import { runNamed } from "./litert";
 import type { Chart } from "./atlas";

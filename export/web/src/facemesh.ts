@@ -2,9 +2,19 @@
 
 import type { CompiledModel } from "@litertjs/core";
 
-import type { CheckRule, Found } from "./detector";
+import type { Found } from "./blazeface";
 import { cropSquare, type Pixels, squareAt } from "./image";
 import { runNamed } from "./litert";
+
+/** Part of model.json: see export/pipeline.py. */
+export interface CheckRule {
+  input: { shape: number[]; multiply: number; add: number };
+  score: string;
+  crop_scale: number;
+  min_score: number;
+  afar: number;
+  min_afar_score: number;
+}
 
 /** FaceMesh's confidence, 0 to 1, that there is a face. */
 export async function meshScore(model: CompiledModel, rule: CheckRule, photo: Pixels, face: Found): Promise<number> {

@@ -1,7 +1,8 @@
 import { describe, expect, it } from "vitest";
 
+import { anchors, type DetectorRule, enlarged, overlap, type Point, suppress, turnedWith, withoutNested } from "./blazeface";
 import { certainty, measure, photoQuality } from "./comparison";
-import { anchors, type DetectorRule, enlarged, isClear, overlap, type Point, suppress, turnedWith, turnOf, withoutNested } from "./detector";
+import { isClear, turnOf } from "./detector";
 import { eulerDegrees, type Face, project, turned } from "./face";
 import { interleaved } from "./files";
 import { boxOfLandmarks, cropSquare, halved, photoFromCrop, uprightBox } from "./image";
