@@ -34,7 +34,6 @@ class FoundFace:
 
     Attributes:
         box: (4,) px, BlazeFace's half-open box.
-        score: BlazeFace's, 0 to 1.
         landmarks: (68, 3) float64 px and depth, image frame, at the sites of the face model's
             landmarks.
         mesh: (468, 3) float64 px and depth, image frame: FaceMesh's points.
@@ -45,7 +44,6 @@ class FoundFace:
     """
 
     box: np.ndarray
-    score: float
     landmarks: np.ndarray
     mesh: np.ndarray
     mesh_score: float
@@ -95,8 +93,7 @@ class Landmarker:
         merged = landmarks.copy()
         merged[:, :2] += mesh_share(yaw) * apart
         distance = np.linalg.norm(apart, axis=1).mean() / box_from_landmarks(landmarks).width
-        box, score = raw.boxes, float(raw.scores)
-        return FoundFace(box, score, merged, mesh.points, mesh.score, yaw, float(100 * distance))
+        return FoundFace(raw.boxes, merged, mesh.points, mesh.score, yaw, float(100 * distance))
 
     def _predict(self, images, rows: list[RawDetections]) -> list[tuple[np.ndarray, float]]:
         """The preset's landmarks (68, 3), and the yaw in degrees, in two passes."""
