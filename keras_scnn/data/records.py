@@ -24,6 +24,8 @@ from pathlib import Path
 import numpy as np
 
 from keras_scnn.data.sharded_images import ShardedImages
+from keras_scnn.geometry.camera import euler_from_camera
+from keras_scnn.parameters import POSE_SIZE
 from keras_scnn.settings import whole
 from keras_scnn.storage import atomic_path, read_npz, write_npz
 from keras_scnn.storage.guard import FileError, reading
@@ -46,6 +48,7 @@ LABEL_SHAPES: dict[str, tuple[tuple[int | None, ...], str]] = {
 REQUIRED = ("images", "parameters", "landmarks", "identity")
 OPTIONAL = ("weight", "mirror", "name", "crop_from_image", "embedding")
 CHECK_BLOCK = 1 << 24
+CHUNK = 4096  # photos whose angles are computed at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,6 +124,15 @@ class FaceRecords:
         """(n,) int: the person in each photo; a person and the mirror image share a number."""
         groups = _with_mirror_images(self.identity, self.mirror)
         return np.array([min(groups[int(person)]) for person in self.identity])
+
+    def euler_degrees(self) -> np.ndarray:
+        """(n, 3) float64 pitch, yaw, roll of the poses, degrees; see ``euler_from_rotation``."""
+        euler = np.empty((len(self), 3))
+        for start in range(0, len(self), CHUNK):
+            chunk = slice(start, start + CHUNK)
+            pose = self.parameters[chunk, :POSE_SIZE].astype(np.float64).reshape(-1, 3, 4)
+            euler[chunk] = np.rad2deg(euler_from_camera(pose))
+        return euler
 
 
 def _check_label(name: str, array: np.ndarray) -> None:

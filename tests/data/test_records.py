@@ -4,6 +4,7 @@ import json
 import numpy as np
 import pytest
 
+from keras_scnn.data import records as records_module
 from keras_scnn.data.records import (
     IMAGES,
     LABELS,
@@ -21,6 +22,8 @@ from keras_scnn.data.records import (
     write_shard,
 )
 from keras_scnn.data.sharded_images import ShardedImages
+from keras_scnn.geometry.camera import compose
+from keras_scnn.geometry.rotations import rotation_from_euler
 
 
 @pytest.fixture
@@ -244,6 +247,16 @@ def test_labels_that_would_make_the_loss_nan_are_refused(records, name, value):
 def test_an_invalid_number_of_held_out_people_is_refused(records, held_out):
     with pytest.raises(ValueError, match="held_out is .*; it must be .*0 or more"):
         split_people(records.identity, held_out)
+
+
+def test_angles_are_those_of_the_poses(records, monkeypatch):
+    angles = np.random.default_rng(1).uniform(-80, 80, (6, 3))
+    poses = compose(rotation_from_euler(np.deg2rad(angles)), np.ones(6), np.zeros((6, 3)))
+    parameters = records.parameters.copy()
+    parameters[:, :12] = poses.reshape(6, 12)
+    records = dataclasses.replace(records, parameters=parameters)
+    monkeypatch.setattr(records_module, "CHUNK", 4)
+    np.testing.assert_allclose(records.euler_degrees(), angles, atol=1e-3)
 
 
 def test_people_are_split_whole(records):

@@ -16,7 +16,7 @@ import numpy as np
 from keras_scnn.data.photo_source import LabeledPhoto, PhotoSource
 from keras_scnn.data.records import FaceRecords, split_people
 from keras_scnn.geometry.bending import REACH, bend, grid_points, interpolate_grid
-from keras_scnn.geometry.camera import euler_from_camera, project
+from keras_scnn.geometry.camera import project
 from keras_scnn.geometry.similarities import Array
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import FaceParameters, ParameterLayout
@@ -65,13 +65,12 @@ class BlendedFaces(PhotoSource):
         self._records = records
         layout = ParameterLayout(model.n_identity, model.n_expression)
         fitted = FaceParameters.from_vector(records.parameters.astype(np.float64), layout)
-        self._euler = np.rad2deg(euler_from_camera(fitted.pose))
+        self._euler = records.euler_degrees()
         shapes = model.landmarks(fitted.identity, fitted.expression)
         self._points = project(fitted.pose, shapes)[..., :2].astype(np.float32)
         people = np.unique(records.identity)
-        may = np.abs(self._euler[:, 1:]).max(axis=1) < MAX_DEGREES
         seen, _ = split_people(records.identity, held_out, records.mirror)
-        self._chosen, self._person = seen[may[seen]], records.either_side()
+        self._chosen, self._person = seen[can_blend(self._euler[seen])], records.either_side()
         if len(np.unique(self._person[self._chosen])) < 2:
             raise ValueError(
                 f"{counted(len(people), 'person')}, {held_out} of them held out: fewer than two "
@@ -126,6 +125,11 @@ class BlendedFaces(PhotoSource):
         bent = _bend(other, self._points[guest], self._points[host])
         mixed = (1 - share) * one.astype(np.float32) + share * bent
         return (mixed + 0.5).astype(np.uint8)
+
+
+def can_blend(euler: np.ndarray) -> np.ndarray:
+    """(n,) bool: whether faces with Euler angles (n, 3), degrees, may be blended with others."""
+    return np.abs(euler[:, 1:]).max(axis=1) < MAX_DEGREES
 
 
 def pose_distance(one: Array, other: Array) -> Array:

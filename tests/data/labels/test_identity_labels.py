@@ -13,7 +13,6 @@ from keras_scnn.data.labels.identity_labels import (
     regress_identity,
     ridge_regression,
     teach_identity,
-    yaw_degrees,
 )
 from keras_scnn.data.records import FaceRecords
 from keras_scnn.geometry.camera import compose
@@ -47,10 +46,6 @@ def people(tiny_face_model):
 
 def identities(records, model):
     return records.parameters[:, ParameterLayout(model.n_identity, model.n_expression).identity]
-
-
-def test_yaw_is_that_of_the_poses(people):
-    np.testing.assert_allclose(yaw_degrees(people[1]), people[2], atol=1e-3)
 
 
 def test_embeddings_lose_their_mean_and_those_of_profiles_are_left_out(people):

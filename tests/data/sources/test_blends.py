@@ -6,7 +6,7 @@ import pytest
 
 from keras_scnn.data.records import FaceRecords, load_records, save_records, split_people
 from keras_scnn.data.sources import blends
-from keras_scnn.data.sources.blends import BlendedFaces
+from keras_scnn.data.sources.blends import BlendedFaces, can_blend
 from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, render_person
 from keras_scnn.geometry.camera import decompose
 from keras_scnn.geometry.rotations import euler_from_rotation
@@ -27,6 +27,11 @@ def records():
     identity = np.repeat(np.arange(PEOPLE), PHOTOS).astype(np.int32)
     weight = np.random.default_rng(0).uniform(0.2, 1, (len(images), 68)).astype(np.float32)
     return FaceRecords(images, parameters, landmarks, identity, "open_face", weight=weight)
+
+
+def test_faces_turned_by_yaw_or_roll_cannot_be_blended():
+    angles = [[80, 0, 0], [0, 59.9, 0], [0, 60, 0], [0, -61, 0], [0, 0, -59.9], [0, 10, 170]]
+    assert can_blend(np.array(angles)).tolist() == [True, True, False, False, True, False]
 
 
 def _yaw(records):
