@@ -100,6 +100,14 @@ class PhotoSource(abc.ABC):
             ValueError: a file of the photo is damaged or of the wrong kind.
         """
 
+    def read_image(self, name: str) -> np.ndarray:
+        """One photo that ``load`` labels, (H, W, 3) uint8 RGB.
+
+        Raises:
+            FileNotFoundError, ValueError: see ``load`` and ``LabeledPhoto.read_image``.
+        """
+        return self.load(name).read_image()
+
     def get_ready(self) -> None:  # noqa: B027 (most need nothing)
         """Compute data that all photos need; called once, before the source is sent to workers.
 
@@ -149,6 +157,3 @@ class PhotoSource(abc.ABC):
         """Suffixes of files beside each photo, and names of the folder's tables."""
         suffixes = [one for one in self.labels if one.startswith(".")]
         return suffixes, [one for one in self.labels if not one.startswith(".")]
-
-    def __len__(self) -> int:
-        return len(self.names())

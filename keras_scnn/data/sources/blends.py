@@ -34,7 +34,7 @@ class BlendedFaces(PhotoSource):
 
     The labels are those of the host: landmarks, their weights, and parameters. The identity of the
     blend is known only to a recognizer (``Labeling.teacher``). Host, guest and the guest's share
-    depend only on the blend's number and the seed.
+    depend only on the blend's number.
 
     Args:
         records: crops to blend.
@@ -42,7 +42,6 @@ class BlendedFaces(PhotoSource):
         count: number of blends, 1 or more.
         held_out: number of people that are not used, those that training on the records holds out
             (``split_people``).
-        seed: of the random draws.
 
     Raises:
         ValueError: count or held_out is out of range, or fewer than two people have a photo with
@@ -55,14 +54,12 @@ class BlendedFaces(PhotoSource):
         model: MorphableModel,
         count: int,
         held_out: int = 0,
-        seed: int = 0,
     ):
         if count < 1 or held_out < 0:
             raise ValueError(
                 f"count is {count} and held_out {held_out}; they must be at least 1 and 0"
             )
-        self._count, self._seed = count, seed
-        self._records = records
+        self._count, self._records = count, records
         layout = ParameterLayout(model.n_identity, model.n_expression)
         fitted = FaceParameters.from_vector(records.parameters.astype(np.float64), layout)
         self._euler = records.euler_degrees()
@@ -90,7 +87,7 @@ class BlendedFaces(PhotoSource):
         ``extra`` has the host's ``parameters``; ``share``, the guest's weight; and ``from``, the
         indices of host and guest in the records.
         """
-        rng = np.random.default_rng([self._seed, int(name.rpartition("/")[2])])
+        rng = np.random.default_rng([0, int(name.rpartition("/")[2])])
         host, guest = self._pair(rng)
         share = rng.uniform(*SHARES)
         records = self._records

@@ -105,6 +105,10 @@ class PeopleFolder(PhotoSource):
                 return photo
         raise FileNotFoundError(f"{self.folder / name}: no photo of this name")
 
+    def read_image(self, name: str) -> np.ndarray:
+        """One photo, without labeling it; see ``PhotoSource.read_image``."""
+        return read_image(self.folder / name)
+
     def label(self, person: str) -> PersonLabels:
         """Labels of all photos of a person.
 

@@ -284,6 +284,15 @@ def test_photos_of_a_person_are_labeled(people):
     assert_allclose(moved[:, :2].mean(axis=0), 10, atol=1.5)
 
 
+def test_a_photo_is_read_without_its_labels(folder, monkeypatch):
+    """``prepare --turned`` labeled every photo a second time, only to read it."""
+    source = PeopleFolder(folder)
+    monkeypatch.setattr(source, "label", lambda _: pytest.fail("labeled"))
+    np.testing.assert_array_equal(
+        source.read_image("ann/1.jpg"), read_image(folder / "ann" / "1.jpg")
+    )
+
+
 def test_photos_without_a_label_have_a_reason(people, folder):
     with pytest.raises(ValueError, match="blank.jpg: no face found"):
         people.load("bob/blank.jpg")
