@@ -217,8 +217,8 @@ def test_parameters_of_the_source_are_taken_over(tmp_path, source, labeling):
 
     def outputs(name):
         i = source.names().index(name)
-        extra = {"parameters": vectors[i], "embedding": np.full(4, i)}
-        return dataclasses.replace(load(name), extra=extra)
+        given = {"parameters": vectors[i], "embedding": np.full(4, i)}
+        return dataclasses.replace(load(name), **given)
 
     source.load, source.embedding_size = outputs, 4
     prepare(source, tmp_path / "out", labeling, {}, workers=1)
@@ -368,7 +368,7 @@ def test_sources_name_the_preset_that_predicts_their_labels(tmp_path):
     np.savez(tmp_path / "labels.npz", name=np.array(["1/a.jpg"]), landmarks68=np.ones((1, 68, 2)))
     (tmp_path / "1").mkdir()
     write_image(tmp_path / "1/a.jpg", np.zeros((9, 9, 3), np.uint8))
-    assert CfpPhotos(tmp_path, "mobile").preset == "mobile"
+    assert CfpPhotos(tmp_path).preset == "accurate"
     assert PeopleFolder(tmp_path).preset == LANDMARK_PRESET
 
 

@@ -100,9 +100,9 @@ class Labeling:
             box = FaceBox(*photo.box.tolist())
         image = photo.read_image()
         _check_place(photo.name, photo.landmarks[known, :2], image)
-        if self.teacher and "embedding" not in photo.extra:
+        if self.teacher and photo.embedding is None:
             embedding = shared_teacher()(image, photo.landmarks)
-            photo = dataclasses.replace(photo, extra={**photo.extra, "embedding": embedding})
+            photo = dataclasses.replace(photo, embedding=embedding)
         return photo, crop_face(image, box, self.crop_size)
 
     def _sound_fits(
@@ -137,7 +137,8 @@ class Labeling:
 
     def _fits(self, labeled: dict[str, Labeled], landmarks: dict[str, np.ndarray]) -> dict:
         """Parameter vector, landmarks and residual (px) of each photo."""
-        fits = {n: self._given(*labeled[n]) for n in labeled if "parameters" in labeled[n][0].extra}
+        given = {n: one for n, one in labeled.items() if one[0].parameters is not None}
+        fits = {name: self._given(*one) for name, one in given.items()}
         people: dict[tuple, list[str]] = {}
         for name, (photo, _) in labeled.items():
             if name not in fits:
@@ -164,7 +165,7 @@ class Labeling:
 
     def _given(self, photo: LabeledPhoto, crop: FaceCrop) -> tuple:
         """The source's own fit, transformed to the crop: parameter vector, landmarks, and 0 px."""
-        given = FaceParameters.from_vector(photo.extra["parameters"], self._layout)
+        given = FaceParameters.from_vector(photo.parameters, self._layout)
         pose = transform_camera(crop.crop_from_image, given.pose)
         shape = self.model.landmarks(given.identity, given.expression)
         return dataclasses.replace(given, pose=pose).to_vector(), project(pose, shape), 0.0
@@ -178,9 +179,10 @@ class Labeling:
         people = {person: i for i, person in enumerate(dict.fromkeys(p.person for p in photos))}
         embedding = None
         if size:
-            unknown = np.full(size, np.nan)
-            embeddings = [photo.extra.get("embedding", unknown) for photo in photos]
-            embedding = np.stack(embeddings).astype(np.float32)
+            embedding = np.full((len(photos), size), np.nan, np.float32)
+            for row, photo in zip(embedding, photos, strict=True):
+                if photo.embedding is not None:
+                    row[:] = photo.embedding
         return FaceRecords(
             images=np.stack([labeled[name][1].image for name in names]),
             parameters=np.stack([fits[name][0] for name in names]).astype(np.float32),

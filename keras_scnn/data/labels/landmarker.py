@@ -52,17 +52,14 @@ class FoundFace:
 
 
 class Landmarker:
-    """The face detector, FaceMesh and a preset of this library, combined.
-
-    Args:
-        preset: name or folder of a preset whose face model has ``mediapipe_indices``.
+    """The face detector, FaceMesh and the preset ``LANDMARK_PRESET``, combined.
 
     Raises:
         FileNotFoundError, ValueError: see ``FaceDetector``, ``FaceMesh`` and ``load_preset``.
     """
 
-    def __init__(self, preset: str = LANDMARK_PRESET):
-        self._reconstructor = Reconstructor(load_preset(preset))
+    def __init__(self):
+        self._reconstructor = Reconstructor(load_preset(LANDMARK_PRESET))
         self._detector, self._mesh = FaceDetector(tiles=False), FaceMesh()
 
     @property

@@ -82,14 +82,8 @@ class BlendedFaces(PhotoSource):
         return name
 
     def load(self, name: str) -> LabeledPhoto:
-        """A blend, whose crop is the whole image.
-
-        ``extra`` has the host's ``parameters``; ``share``, the guest's weight; and ``from``, the
-        indices of host and guest in the records.
-        """
-        rng = np.random.default_rng([0, int(name.rpartition("/")[2])])
-        host, guest = self._pair(rng)
-        share = rng.uniform(*SHARES)
+        """A blend, whose crop is the whole image."""
+        host, guest, share = self.draw(name)
         records = self._records
         size = records.images.shape[1]
         return LabeledPhoto(
@@ -99,12 +93,13 @@ class BlendedFaces(PhotoSource):
             weight=records.weights(host).astype(np.float64),
             image=lambda: self._blend(host, guest, share),
             box=np.array([0.0, 0.0, size, size]),
-            extra={
-                "parameters": records.parameters[host].astype(np.float64),
-                "share": np.array(share),
-                "from": np.array([host, guest]),
-            },
+            parameters=records.parameters[host].astype(np.float64),
         )
+
+    def draw(self, name: str) -> tuple[int, int, float]:
+        """Indices of a blend's host and guest in the records, and the guest's share."""
+        rng = np.random.default_rng([0, int(name.rpartition("/")[2])])
+        return *self._pair(rng), rng.uniform(*SHARES)
 
     def _pair(self, rng: np.random.Generator) -> tuple[int, int]:
         """Indices of a random photo, and of a photo of another person in a similar pose."""

@@ -48,15 +48,9 @@ class ClosedEyes(PhotoSource):
         return name
 
     def load(self, name: str) -> LabeledPhoto:
-        """A photo, whose crop is the whole image.
-
-        ``extra`` has ``from``, the index of the original in the records, and ``remaining``, see
-        ``close_lid``.
-        """
-        rng = np.random.default_rng([0, int(name.rpartition("/")[2])])
-        records, row = self._records, int(rng.choice(self._chosen))
-        sides = [str(rng.choice(list(LIDS)))] if rng.random() < WINKS else list(LIDS)
-        remaining = 0.0 if rng.random() < SHUT else rng.random()
+        """A photo, whose crop is the whole image."""
+        row, sides, remaining = self.draw(name)
+        records = self._records
         image = np.asarray(records.images[[row]])[0]
         landmarks = records.landmarks[row].astype(np.float64)
         for side in sides:
@@ -69,8 +63,14 @@ class ClosedEyes(PhotoSource):
             weight=records.weights(row).astype(np.float64),
             image=lambda: image,
             box=np.array([0.0, 0.0, size, size]),
-            extra={"from": np.array(row), "remaining": np.array(remaining)},
         )
+
+    def draw(self, name: str) -> tuple[int, list[str], float]:
+        """Index of a photo's original in the records; the eyes to close; see ``close_lid``."""
+        rng = np.random.default_rng([0, int(name.rpartition("/")[2])])
+        row = int(rng.choice(self._chosen))
+        sides = [str(rng.choice(list(LIDS)))] if rng.random() < WINKS else list(LIDS)
+        return row, sides, 0.0 if rng.random() < SHUT else rng.random()
 
 
 def _can_close(records: FaceRecords) -> np.ndarray:

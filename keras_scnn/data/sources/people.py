@@ -51,8 +51,6 @@ class PeopleFolder(PhotoSource):
 
     Args:
         folder: its subfolders are the people.
-        preset: name or folder of the preset that finds landmarks together with FaceMesh, and whose
-            face model is fitted.
         teacher: embed each face with dlib's recognizer (extra ``teacher``), to find photos of
             strangers, and the person among several faces in a photo.
 
@@ -61,11 +59,10 @@ class PeopleFolder(PhotoSource):
     """
 
     folder: Path
+    preset = LANDMARK_PRESET
 
-    def __init__(
-        self, folder: str | os.PathLike, preset: str = LANDMARK_PRESET, teacher: bool = False
-    ):
-        self.folder, self.preset, self._with_teacher = Path(folder), str(preset), teacher
+    def __init__(self, folder: str | os.PathLike, teacher: bool = False):
+        self.folder, self._with_teacher = Path(folder), teacher
         self.embedding_size = EMBEDDING_SIZE if teacher else 0
         self._people = scan_people(self.folder)
         self._networks: tuple[Landmarker, FaceTeacher | None] | None = None
@@ -88,7 +85,7 @@ class PeopleFolder(PhotoSource):
     def load(self, name: str) -> LabeledPhoto:
         """Labels of one photo.
 
-        ``landmarks`` are from the networks; with a teacher, ``extra`` has the embedding (128,).
+        ``landmarks`` are from the networks; the embedding (128,), with a teacher, is dlib's.
 
         Raises:
             FileNotFoundError: there is no photo of this name, or a network is not installed.
@@ -134,9 +131,9 @@ class PeopleFolder(PhotoSource):
         return PersonLabels(photos, left_out)
 
     def _photo(self, name: str, person: str, chosen: Candidate) -> LabeledPhoto:
-        extra = {} if chosen.embedding is None else {"embedding": chosen.embedding}
         landmarks, image = chosen.face.landmarks, self.folder / name
-        return LabeledPhoto(name, person, landmarks, np.ones(68), image, extra=extra)
+        embedding = chosen.embedding
+        return LabeledPhoto(name, person, landmarks, np.ones(68), image, embedding=embedding)
 
     @property
     def face_model(self) -> MorphableModel:
@@ -146,7 +143,7 @@ class PeopleFolder(PhotoSource):
     def _loaded(self) -> tuple[Landmarker, FaceTeacher | None]:
         if self._networks is None:
             teacher = FaceTeacher() if self._with_teacher else None
-            self._networks = Landmarker(self.preset), teacher
+            self._networks = Landmarker(), teacher
         return self._networks
 
     def _faces(self, names: list[str]) -> tuple[dict[str, list[Candidate]], Failures[str]]:

@@ -46,11 +46,11 @@ def test_a_blend_has_its_hosts_labels_and_another_person_in_a_similar_pose(recor
     turns = []
     for name in source.names():
         photo = source.load(name)
-        host, guest = photo.extra["from"]
+        host, guest, _ = source.draw(name)
         assert records.identity[host] != records.identity[guest]
         np.testing.assert_array_equal(photo.landmarks, records.landmarks[host])
         np.testing.assert_array_equal(photo.weight, records.weight[host])
-        np.testing.assert_array_equal(photo.extra["parameters"], records.parameters[host])
+        np.testing.assert_array_equal(photo.parameters, records.parameters[host])
         assert np.abs(yaw[[host, guest]]).max() < 60
         turns.append(abs(yaw[host] - yaw[guest]))
     assert np.median(turns) < 15, "at random it is about 35 degrees"
@@ -64,8 +64,8 @@ def test_the_look_is_between_the_two(records, open_face):
     source = BlendedFaces(dataclasses.replace(records, images=flat), open_face, 10)
     for name in source.names():
         photo = source.load(name)
-        host, guest = color[records.identity[photo.extra["from"]]]
-        share = photo.extra["share"]
+        *pair, share = source.draw(name)
+        host, guest = color[records.identity[pair]]
         assert 0.35 <= share <= 0.65
         wanted = (1 - share) * host + share * guest
         assert np.abs(photo.read_image() - wanted).max() <= 1
@@ -107,7 +107,7 @@ def test_the_people_that_training_holds_out_take_no_part(records, open_face):
     seen, unseen = split_people(mirrored.identity, 1, mirror)
     assert set(mirrored.identity[unseen]) != {PEOPLE - 1}
     source = BlendedFaces(mirrored, open_face, 60, held_out=1)
-    pairs = np.stack([source.load(name).extra["from"] for name in source.names()])
+    pairs = np.array([source.draw(name)[:2] for name in source.names()])
     host, guest = mirrored.identity[pairs].T
     assert {*host, *guest} == set(mirrored.identity[seen])
     assert (host != guest).all() and (mirror[pairs[:, 0]] != guest).all()
@@ -115,7 +115,7 @@ def test_the_people_that_training_holds_out_take_no_part(records, open_face):
 
 def test_held_out_people_take_no_part(records, open_face):
     source = BlendedFaces(records, open_face, 60, held_out=2)
-    shown = {int(i) for name in source.names() for i in source.load(name).extra["from"]}
+    shown = {int(i) for name in source.names() for i in source.draw(name)[:2]}
     assert {int(person) for person in records.identity[list(shown)]} == {0, 1, 2}
 
 
@@ -140,7 +140,7 @@ def test_the_command_makes_records_to_train_on(tmp_path, records, open_face, cap
     for i, name in enumerate(source.names()):
         photo = source.load(name)
         np.testing.assert_array_equal(made.images[i], photo.read_image())
-        np.testing.assert_allclose(made.parameters[i], photo.extra["parameters"], atol=1e-4)
+        np.testing.assert_allclose(made.parameters[i], photo.parameters, atol=1e-4)
         points = made.landmarks[i, :, :2]
         np.testing.assert_allclose(points, photo.landmarks[:, :2], atol=1e-3)
     # Other blends do not go into the same folder, and bad settings leave nothing behind.

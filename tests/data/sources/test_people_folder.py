@@ -278,7 +278,7 @@ def test_photos_of_a_person_are_labeled(people):
     apart = np.linalg.norm((fit.landmarks - landmarks)[..., :2], axis=-1)
     assert apart.mean(axis=1).max() < 3  # px of a face of 100 px
     for photo in photos:
-        assert photo.extra == {}
+        assert photo.embedding is None
         assert photo.read_image().dtype == np.uint8
     moved = photos[0].landmarks - photos[2].landmarks  # the second one was cut by 10 px
     assert_allclose(moved[:, :2].mean(axis=0), 10, atol=1.5)
