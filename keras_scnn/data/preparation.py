@@ -88,6 +88,7 @@ def prepare(
         ValueError: the folder has records of other photos or settings, all photos were left out, or
             the number of workers is invalid.
         OSError: another run writes to the folder.
+        FileNotFoundError: the recognizer of ``labeling`` is not installed.
     """
     check_workers(workers)
     folder = Path(folder)
@@ -114,6 +115,7 @@ def _make_shards(job: Job, shards: list[list[str]], workers: int | None) -> None
     there = [read_shard(job.folder, n, key) is not None for n, key in enumerate(job.keys)]
     missing = {n: names for n, names in enumerate(shards) if not there[n]}
     if missing:
+        job.labeling.get_ready()
         job.source.get_ready()
         (job.folder / MANIFEST).unlink(missing_ok=True)
         photos, left = sum(map(len, shards)), sum(map(len, missing.values()))

@@ -16,6 +16,7 @@ import pytest
 from random_faces import Faces
 
 from keras_scnn.data import preparation
+from keras_scnn.data.labels import recognizer
 from keras_scnn.data.labels.fit import Labeling
 from keras_scnn.data.labels.landmarker import LANDMARK_PRESET
 from keras_scnn.data.photo_source import LabeledPhoto, PhotoSource
@@ -420,6 +421,27 @@ def test_photos_that_cannot_be_turned_are_listed(tmp_path, source, open_face, mo
     }
     assert "outside of the photo" in manifest["left_out"]["p1/4.png#2"]
     assert prepare(source, tmp_path / "out", labeling, {}, workers=1)["count"] == 3 * 10
+
+
+def test_a_missing_recognizer_is_reported_before_photos_are_read(tmp_path, source, monkeypatch):
+    """Every photo was read and left out, one by one."""
+
+    def missing(name: str):
+        raise ImportError(f"no {name}")
+
+    monkeypatch.setattr(recognizer.importlib, "import_module", missing)
+    monkeypatch.setattr(source, "load", lambda name: pytest.fail("a photo was loaded"))
+    recognizer.shared_teacher.cache_clear()
+    labeling = Labeling(MorphableModel.open_face(), joint=False, teacher=True)
+    with pytest.raises(FileNotFoundError, match=r"dlib is not installed .*'\.\[teacher\]'"):
+        prepare(source, tmp_path / "out", labeling, {}, workers=1)
+
+
+def test_known_landmarks_must_be_finite(source, labeling):
+    source.landmarks[0, 30, 0] = np.nan
+    name = source.names()[0]
+    _, _, left_out = labeling.records(source, [name])
+    assert left_out[name] == f"{name}: a landmark with a weight above 0 is not finite"
 
 
 @pytest.mark.integration

@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose
 from random_faces import Faces
 from skimage import data
 
-from keras_scnn.data.labels.fit import FIT
+from keras_scnn.data.labels.fit import fit_options
 from keras_scnn.data.labels.landmarker import FoundFace, Landmarker, mesh_share
 from keras_scnn.data.labels.mesh_landmarks import (
     OFFSETS_MM,
@@ -274,7 +274,8 @@ def test_photos_of_a_person_are_labeled(people):
     photos = [people.load(name) for name in people.names()[:3]]
     assert {photo.person for photo in photos} == {"ann"}
     landmarks = np.stack([photo.landmarks for photo in photos])
-    fit = fit_person_landmarks(people.face_model, landmarks, options=FIT)
+    model = people.face_model
+    fit = fit_person_landmarks(model, landmarks, options=fit_options(model))
     apart = np.linalg.norm((fit.landmarks - landmarks)[..., :2], axis=-1)
     assert apart.mean(axis=1).max() < 3  # px of a face of 100 px
     for photo in photos:
@@ -330,5 +331,6 @@ def test_real_people_are_labeled(shared_data):
     labels = source.label(person)
     assert len(labels.photos) > 0.8 * (len(labels.photos) + len(labels.left_out))
     landmarks = np.stack([photo.landmarks for photo in labels.photos])
-    fit = fit_person_landmarks(source.face_model, landmarks, options=FIT)
+    model = source.face_model
+    fit = fit_person_landmarks(model, landmarks, options=fit_options(model))
     assert np.median(residual_percent(fit, landmarks)) < 0.8
