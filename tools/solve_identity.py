@@ -22,7 +22,12 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from keras_scnn.data.labels.identity_labels import Photos, TaughtIdentity, teach_identity
+from keras_scnn.data.labels.identity_labels import (
+    Photos,
+    TaughtIdentity,
+    teach_identity,
+    well_known,
+)
 from keras_scnn.data.records import split_people
 from keras_scnn.data.sources.blends import can_blend
 from keras_scnn.face_models import load_face_model
@@ -190,6 +195,7 @@ def open_labels(args: argparse.Namespace) -> tuple[Pack, TaughtIdentity]:
         SFaceNetwork(read_sface(sface)),
     ]
     pack = read_pack(args.pack)
+    well_known(pack.mixture.records.identity)  # before all photos are embedded
     made_of = [content_digest(Path(file)) for file in (args.pack, recognizer, sface)]
     path = args.embeddings or cache_path(args.pack.with_suffix(".embeddings"), *made_of)
     raw = cached(path, lambda: embed(pack, recognizers))

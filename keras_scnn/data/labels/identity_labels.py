@@ -275,6 +275,21 @@ def _turned_embeddings(centered: np.ndarray, first: int, photos: Photos) -> np.n
     return embedding
 
 
+def well_known(person: np.ndarray) -> np.ndarray:
+    """Indices of the photos, of the people (n,) in ``person``, of those with ``MANY`` or more.
+
+    Raises:
+        ValueError: these are fewer than ``FOLDS`` people, too few to learn identity labels from.
+    """
+    known = np.flatnonzero(photos_of_each(person) >= MANY)
+    if (count := len(np.unique(person[known]))) < FOLDS:
+        raise ValueError(
+            f"{count} people have {MANY} photos, from which identity labels are learned; {FOLDS} "
+            "are needed"
+        )
+    return known
+
+
 def learn_posterior(
     joint: np.ndarray, own: np.ndarray, embeddings: np.ndarray, person: np.ndarray
 ) -> ShapePosterior:
@@ -290,12 +305,10 @@ def learn_posterior(
         person: (n,) int; the errors are measured on people with at least ``MANY`` photos.
 
     Raises:
-        ValueError: fewer than ``FOLDS`` people have so many photos.
+        ValueError: see ``well_known``.
     """
-    known = np.flatnonzero(photos_of_each(person) >= MANY)
-    people, number = np.unique(person[known], return_inverse=True)
-    if len(people) < FOLDS:
-        raise ValueError(f"{len(people)} people have {MANY} photos; {FOLDS} are needed")
+    known = well_known(person)
+    number = np.unique(person[known], return_inverse=True)[1]
     true, mapped = joint[known].astype(np.float64), np.empty((len(known), joint.shape[1]))
     for fold in range(FOLDS):  # predict each fold with a map that was not trained on its people
         new = number % FOLDS == fold

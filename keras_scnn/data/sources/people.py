@@ -19,7 +19,7 @@ from keras_scnn.data.labels.person import (
     find_misfits,
     plausible_faces,
 )
-from keras_scnn.data.labels.recognizer import FaceTeacher
+from keras_scnn.data.labels.recognizer import FaceTeacher, shared_teacher
 from keras_scnn.data.photo_source import LabeledPhoto, PhotoSource
 from keras_scnn.io import read_image
 from keras_scnn.models.recognizers.chips import EMBEDDING_SIZE
@@ -142,7 +142,7 @@ class PeopleFolder(PhotoSource):
 
     def _loaded(self) -> tuple[Landmarker, FaceTeacher | None]:
         if self._networks is None:
-            teacher = FaceTeacher() if self._with_teacher else None
+            teacher = shared_teacher() if self._with_teacher else None
             self._networks = Landmarker(), teacher
         return self._networks
 

@@ -14,6 +14,7 @@ from keras_scnn.data.labels.identity_labels import (
     Photos,
     align_means,
     teach_identity,
+    well_known,
 )
 from keras_scnn.data.records import photos_of_each
 from keras_scnn.data.sources.blends import can_blend
@@ -85,6 +86,7 @@ class Supply:
         self._in_group = self._choose_groups(records.identity)
         euler = records.euler_degrees()
         self._frontal = can_blend(euler)
+        well_known(records.identity[self._frontal & self._seen])  # before all are embedded
         landmarks = known_landmarks(records, model)
         weight = np.where(self._in_group, config.group_landmarks, 1.0)[:, None] * records.weight
         self.photos = {
