@@ -175,6 +175,7 @@ class Labeling:
 
     def _given(self, photo: LabeledPhoto, crop: FaceCrop) -> tuple:
         """The source's own fit, transformed to the crop: parameter vector, landmarks, and 0 px."""
+        assert photo.parameters is not None  # see ``_fits``
         given = FaceParameters.from_vector(photo.parameters, self._layout)
         pose = transform_camera(crop.crop_from_image, given.pose)
         shape = self.model.landmarks(given.identity, given.expression)
