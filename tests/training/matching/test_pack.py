@@ -75,8 +75,12 @@ def test_each_folder_of_photos_belongs_to_its_records(mixture, open_face, tmp_pa
     names = np.array([f"{i}.jpg" for i in range(6)])
     records = dataclasses.replace(mixture.records, name=names, crop_from_image=matrix)
     several, read = Mixture(records, np.repeat([0, 1], 3)), set()
-    photo = np.zeros((48, 48, 3), np.uint8)
-    monkeypatch.setattr(packing, "read_image", lambda path: (read.add(str(path)), photo)[1])
+
+    def read_image(path):
+        read.add(str(path))
+        return np.asarray(records.images[[int(path.stem)]])[0]
+
+    monkeypatch.setattr(packing, "read_image", read_image)
     monkeypatch.chdir(tmp_path)
     for i, name in enumerate(names):
         for folder in ("one", "two"):
@@ -84,6 +88,24 @@ def test_each_folder_of_photos_belongs_to_its_records(mixture, open_face, tmp_pa
         (tmp_path / ("one" if i < 3 else "two") / name).touch()
     write_pack(tmp_path / "pack.npz", several, open_face, "one, two ")
     assert read == {f"{'one' if i < 3 else 'two'}/{i}.jpg" for i in range(6)}
+
+
+def test_another_photo_of_the_same_name_is_refused(mixture, open_face, tmp_path, monkeypatch):
+    """As in folders in the wrong order: the labels were trained on with other faces' pixels."""
+    smooth = np.stack([cv2.GaussianBlur(image, (0, 0), 4) for image in mixture.records.images[:]])
+    names = np.array([f"{i}.jpg" for i in range(6)])
+    matrix = np.tile(np.eye(2, 3, dtype=np.float32), (6, 1, 1))
+    arrays = {"images": smooth, "name": names, "crop_from_image": matrix}
+    records = dataclasses.replace(mixture.records, **arrays)
+    several, photos = dataclasses.replace(mixture, records=records), [*range(6)]
+    for name in names:
+        (tmp_path / name).touch()
+    monkeypatch.setattr(packing, "read_image", lambda path: smooth[photos[int(path.stem)]])
+    write_pack(tmp_path / "pack.npz", several, open_face, str(tmp_path))
+    photos[4] = 1
+    with pytest.raises(ValueError, match=r"4\.jpg: does not show what the crop of this name shows"):
+        write_pack(tmp_path / "other.npz", several, open_face, str(tmp_path))
+    assert not (tmp_path / "other.npz").exists()
 
 
 def test_photos_and_records_must_fit(mixture, open_face, tmp_path):
