@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import dataclasses
 import shlex
 import sys
 from pathlib import Path
@@ -66,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _prepare(args: argparse.Namespace, arguments: list[str] | None) -> tuple[dict, str]:
-    from keras_scnn.data.labels.fit import FIT, Labeling
+    from keras_scnn.data.labels.fit import Labeling
     from keras_scnn.data.preparation import prepare
     from keras_scnn.face_models import FACE_MODEL
     from keras_scnn.photos.files import describe_passed_over
@@ -79,7 +78,6 @@ def _prepare(args: argparse.Namespace, arguments: list[str] | None) -> tuple[dic
         not args.separate,
         args.turned,
         args.teacher_embeddings,
-        FIT if args.face_model == "open_face" else dataclasses.replace(FIT, identity_sd=1.0),
     )
     words = sys.argv[1:] if arguments is None else arguments
     command = shlex.join(["python", "-m", "keras_scnn.prepare", *words])

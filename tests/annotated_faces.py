@@ -1,4 +1,4 @@
-"""Small files in the layout of 300W-LP and AFLW2000-3D, written by the published formula."""
+"""Small files in the layout of 300W-LP, AFLW2000-3D and 300-W, written by the published formula."""
 
 import multiprocessing
 from concurrent.futures import ThreadPoolExecutor
@@ -49,6 +49,13 @@ def write_face(stem, arrays: dict[str, np.ndarray], size: int = 450) -> None:
     stem.parent.mkdir(parents=True, exist_ok=True)
     scipy.io.savemat(f"{stem}.mat", arrays)
     cv2.imwrite(f"{stem}.jpg", np.zeros((size, size, 3), np.uint8))
+
+
+def write_pts(path, landmarks: np.ndarray) -> None:
+    """A file of 300-W from points (n, 2 or 3), px, the first pixel's center at 0."""
+    lines = [f"{x:.6f} {y:.6f}" for x, y in landmarks[:, :2] + 1]
+    header = ["version: 1", f"n_points: {len(landmarks)}"]
+    path.write_text("\n".join([*header, "{", *lines, "}", ""]))
 
 
 def sent_through_a_pipe(thing):

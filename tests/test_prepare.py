@@ -5,11 +5,11 @@ import shutil
 
 import numpy as np
 import pytest
+from annotated_faces import write_pts
 from skimage import data
 
 from keras_scnn.data.records import load_records
 from keras_scnn.data.sources.choices import deciding_settings
-from keras_scnn.data.sources.pts import write_pts
 from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, render_person
 from keras_scnn.io import write_image
 from keras_scnn.models import load_preset

@@ -22,7 +22,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_scnn.data.labels.identity_labels import TaughtIdentity, ridge_regression, yaw_degrees
+from keras_scnn.data.labels.identity_labels import TaughtIdentity, ridge_regression
 from keras_scnn.data.mixture import Mixture
 from keras_scnn.data.records import FaceRecords, split_people
 from keras_scnn.models import Preset, load_preset, save_preset
@@ -57,7 +57,7 @@ def taught_photos(pack: Pack, taught: TaughtIdentity, held_out: int) -> np.ndarr
 
 def photo_weights(records: FaceRecords, chosen: np.ndarray) -> np.ndarray:
     """(M,) int weights of the chosen photos: turned faces count ``TURNED_WEIGHT`` times."""
-    turned = np.abs(yaw_degrees(records))[chosen] > TURNED_DEGREES
+    turned = np.abs(records.euler_degrees()[chosen, 1]) > TURNED_DEGREES
     return np.where(turned, TURNED_WEIGHT, 1)
 
 

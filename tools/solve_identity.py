@@ -22,12 +22,16 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from keras_scnn.data.labels.identity_labels import Photos, TaughtIdentity, teach_identity
+from keras_scnn.data.labels.identity_labels import (
+    Photos,
+    TaughtIdentity,
+    teach_identity,
+    well_known,
+)
 from keras_scnn.data.records import split_people
-from keras_scnn.data.sources.blends import MAX_DEGREES
+from keras_scnn.data.sources.blends import can_blend
 from keras_scnn.face_models import load_face_model
 from keras_scnn.geometry.alignment import similarity_alignment
-from keras_scnn.geometry.camera import euler_from_camera
 from keras_scnn.models import Preset, load_preset, save_preset
 from keras_scnn.models.preset_network import branch_like
 from keras_scnn.models.recognizers.chips import Chip, weights_path
@@ -40,7 +44,7 @@ from keras_scnn.models.recognizers.sface import (
     read_sface,
 )
 from keras_scnn.morphable_model import mirror_matrices
-from keras_scnn.parameters import POSE_SIZE, ParameterLayout
+from keras_scnn.parameters import ParameterLayout
 from keras_scnn.settings import command
 from keras_scnn.storage import atomic_path, packaged_file
 from keras_scnn.storage.outputs import check_out
@@ -100,14 +104,12 @@ def teach(pack: Pack, raw: np.ndarray, sizes: list[int], held_out: int) -> Taugh
     records = pack.mixture.records
     model = pack.mixture.annotated(load_face_model(records.face_model))
     identity = ParameterLayout(model.n_identity, model.n_expression).identity
-    pose = np.float64(records.parameters[:, :POSE_SIZE]).reshape(-1, 3, 4)
-    euler = np.rad2deg(euler_from_camera(pose))
     seen, _ = split_people(records.identity, held_out, records.mirror)
     known = np.isfinite(raw).all(axis=1)
     photos = Photos(
         records.identity,
         pack.mixture.source,
-        (np.abs(euler[:, 1:]).max(axis=1) < MAX_DEGREES) & known,
+        can_blend(records.euler_degrees()) & known,
         np.isin(np.arange(len(records)), seen),
     )
     weights = model.identity_weights_mm
@@ -193,6 +195,7 @@ def open_labels(args: argparse.Namespace) -> tuple[Pack, TaughtIdentity]:
         SFaceNetwork(read_sface(sface)),
     ]
     pack = read_pack(args.pack)
+    well_known(pack.mixture.records.identity)  # before all photos are embedded
     made_of = [content_digest(Path(file)) for file in (args.pack, recognizer, sface)]
     path = args.embeddings or cache_path(args.pack.with_suffix(".embeddings"), *made_of)
     raw = cached(path, lambda: embed(pack, recognizers))

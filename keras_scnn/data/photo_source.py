@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +26,9 @@ class LabeledPhoto:
         weight: (68,) float64, 0 (no label) to 1: reliability of each landmark's x and y.
         image: a file, or a function that returns the photo, (H, W, 3) uint8 RGB.
         box: (4,) float64 half-open pixel box of the face's crop, if the data set has one.
-        euler: (3,) float64 annotated pitch, yaw, roll in radians, if the data set has them.
-        extra: arrays that only some readers provide, by name.
+        parameters: (12 + K + L,) of the face model that is fitted, with the pose image_from_model;
+            None if the source does not fit it.
+        embedding: (E,) by a face recognizer; None if the source has none.
         size: width and height, px, of the labeled photo; None if unknown.
     """
 
@@ -37,8 +38,8 @@ class LabeledPhoto:
     weight: np.ndarray
     image: Path | Callable[[], np.ndarray]
     box: np.ndarray | None = None
-    euler: np.ndarray | None = None
-    extra: dict[str, np.ndarray] = field(default_factory=dict)
+    parameters: np.ndarray | None = None
+    embedding: np.ndarray | None = None
     size: tuple[int, int] | None = None
 
     def read_image(self) -> np.ndarray:
@@ -67,8 +68,6 @@ class PhotoSource(abc.ABC):
     """A data set that is listed as a whole and read one photo at a time.
 
     Listing decodes no image. A source can be pickled, so that worker processes can load from it.
-    A source that fits the face model itself provides ``extra["parameters"]`` (12 + K + L,), with
-    the pose image_from_model; one with a face recognizer's embedding, ``extra["embedding"]``.
 
     Attributes:
         folder: of the photos; None if they are not files in one folder.
@@ -99,6 +98,14 @@ class PhotoSource(abc.ABC):
             FileNotFoundError: a file of the photo is missing.
             ValueError: a file of the photo is damaged or of the wrong kind.
         """
+
+    def read_image(self, name: str) -> np.ndarray:
+        """One photo that ``load`` labels, (H, W, 3) uint8 RGB.
+
+        Raises:
+            FileNotFoundError, ValueError: see ``load`` and ``LabeledPhoto.read_image``.
+        """
+        return self.load(name).read_image()
 
     def get_ready(self) -> None:  # noqa: B027 (most need nothing)
         """Compute data that all photos need; called once, before the source is sent to workers.
@@ -149,6 +156,3 @@ class PhotoSource(abc.ABC):
         """Suffixes of files beside each photo, and names of the folder's tables."""
         suffixes = [one for one in self.labels if one.startswith(".")]
         return suffixes, [one for one in self.labels if not one.startswith(".")]
-
-    def __len__(self) -> int:
-        return len(self.names())

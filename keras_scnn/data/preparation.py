@@ -50,7 +50,9 @@ class Job:
             records = dataclasses.replace(records, identity=identity, mirror=mirror)
             if self.labeling.turned:
                 model, turned = self.labeling.model, self.labeling.turned
-                records = with_turned_copies(records, self.source, model, turned)
+                records, missing = with_turned_copies(records, self.source, model, turned)
+                left_out |= missing
+                left_out.passing |= missing.passing
         write_shard(self.folder, number, records, left_out, left_out.key(self.keys[number]))
         return len(names)
 
@@ -86,6 +88,7 @@ def prepare(
         ValueError: the folder has records of other photos or settings, all photos were left out, or
             the number of workers is invalid.
         OSError: another run writes to the folder.
+        FileNotFoundError: the recognizer of ``labeling`` is not installed.
     """
     check_workers(workers)
     folder = Path(folder)
@@ -112,6 +115,7 @@ def _make_shards(job: Job, shards: list[list[str]], workers: int | None) -> None
     there = [read_shard(job.folder, n, key) is not None for n, key in enumerate(job.keys)]
     missing = {n: names for n, names in enumerate(shards) if not there[n]}
     if missing:
+        job.labeling.get_ready()
         job.source.get_ready()
         (job.folder / MANIFEST).unlink(missing_ok=True)
         photos, left = sum(map(len, shards)), sum(map(len, missing.values()))
@@ -120,20 +124,19 @@ def _make_shards(job: Job, shards: list[list[str]], workers: int | None) -> None
                 progress.update(done)
 
 
-def plan_shards(names: list[str], persons: list[str], size: int = SHARD_PHOTOS) -> list[list[str]]:
-    """Split photos into shards of ``size`` or somewhat more, without splitting a person.
+def plan_shards(names: list[str], persons: list[str]) -> list[list[str]]:
+    """Split photos into shards of ``SHARD_PHOTOS`` or somewhat more, without splitting a person.
 
     Args:
         names: of the photos.
         persons: the person in each.
-        size: minimum number of photos in each shard but the last.
     """
     by_person: dict[str, list[str]] = {}
     for name, person in zip(names, persons, strict=True):
         by_person.setdefault(person, []).append(name)
     shards: list[list[str]] = [[]]
     for part in by_person.values():
-        if len(shards[-1]) >= size:
+        if len(shards[-1]) >= SHARD_PHOTOS:
             shards.append([])
         shards[-1] += part
     return shards

@@ -24,6 +24,8 @@ from pathlib import Path
 import numpy as np
 
 from keras_scnn.data.sharded_images import ShardedImages
+from keras_scnn.geometry.camera import euler_from_camera
+from keras_scnn.parameters import POSE_SIZE
 from keras_scnn.settings import whole
 from keras_scnn.storage import atomic_path, read_npz, write_npz
 from keras_scnn.storage.guard import FileError, reading
@@ -46,6 +48,7 @@ LABEL_SHAPES: dict[str, tuple[tuple[int | None, ...], str]] = {
 REQUIRED = ("images", "parameters", "landmarks", "identity")
 OPTIONAL = ("weight", "mirror", "name", "crop_from_image", "embedding")
 CHECK_BLOCK = 1 << 24
+CHUNK = 4096  # photos whose angles are computed at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,6 +125,15 @@ class FaceRecords:
         groups = _with_mirror_images(self.identity, self.mirror)
         return np.array([min(groups[int(person)]) for person in self.identity])
 
+    def euler_degrees(self) -> np.ndarray:
+        """(n, 3) float64 pitch, yaw, roll of the poses, degrees; see ``euler_from_rotation``."""
+        euler = np.empty((len(self), 3))
+        for start in range(0, len(self), CHUNK):
+            chunk = slice(start, start + CHUNK)
+            pose = self.parameters[chunk, :POSE_SIZE].astype(np.float64).reshape(-1, 3, 4)
+            euler[chunk] = np.rad2deg(euler_from_camera(pose))
+        return euler
+
 
 def _check_label(name: str, array: np.ndarray) -> None:
     is_array, shape = isinstance(array, np.ndarray), np.shape(array)
@@ -174,13 +186,14 @@ def photos_of_each(identity: np.ndarray) -> np.ndarray:
 
 
 def split_people(
-    identity: np.ndarray, held_out: int, mirror: np.ndarray | None = None, seed: int = 0
+    identity: np.ndarray, held_out: int, mirror: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Indices of the photos to train on, and of those of held-out people.
 
     A person and that person's mirror image are held out together: a network trained on one of them
     has seen the other. If people have mirror images, people are drawn at random, since their
-    numbers follow the data sets; otherwise the last people are held out. If ``mirror`` has numbers
+    numbers follow the data sets, but the same ones for all runs; otherwise the last people are held
+    out. If ``mirror`` has numbers
     of mirror images without photos, as in a pack, people are drawn in the same order; only people
     with photos count, so more of them are drawn.
 
@@ -188,7 +201,6 @@ def split_people(
         identity: (n,) int, the person in each photo.
         held_out: number of people; one more if the last one drawn has a mirror image with photos.
         mirror: (n,) int, the number of each person's mirror image; -1 for none.
-        seed: of the draw; not that of a training run, so that all runs hold out the same people.
 
     Raises:
         ValueError: ``held_out`` is not a whole number of 0 or more, or nobody would be left to
@@ -202,7 +214,7 @@ def split_people(
     groups = _with_mirror_images(identity, mirror)
     drawn = list(dict.fromkeys(groups[person] for person in people))
     if mirror is not None and (mirror >= 0).any():
-        drawn = [drawn[i] for i in np.random.default_rng(seed).permutation(len(drawn))]
+        drawn = [drawn[i] for i in np.random.default_rng(0).permutation(len(drawn))]
     unseen: set[int] = set()
     while len(unseen) < held_out:
         unseen |= set(drawn.pop())

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from keras_scnn.data.labels.person import residual_percent
 from keras_scnn.data.sources.people import PeopleFolder
-from keras_scnn.fitting import FitOptions, fit_landmarks, fit_person_landmarks
+from keras_scnn.fitting import FitOptions, FitResult, fit_landmarks, fit_person_landmarks
 from keras_scnn.geometry.camera import euler_from_camera
 from keras_scnn.morphable_model import MorphableModel
-from keras_scnn.photos.cropping import box_from_landmarks
 from keras_scnn.storage import read_npz, write_npz
 from keras_scnn.storage.guard import existing_file
 from keras_scnn.storage.text import counted
@@ -112,8 +112,7 @@ class ShapeTruth:
             expression_bounds=self.expression_bounds,
         )
         points = self.landmarks[photos, :, :2].astype(np.float64)
-        sides = np.array([box_from_landmarks(each).width for each in points])
-        return (100 * fit_landmarks(model, points, options=TRUTH_FIT).residual_px / sides) ** 2
+        return residual_percent(fit_landmarks(model, points, options=TRUTH_FIT), points) ** 2
 
 
 def last_people(people: list[str], last: int | None) -> list[str]:
@@ -168,9 +167,8 @@ def fit_truth(
             left_out += [f"{photo.name}: {few}; {MIN_PHOTOS} are needed" for photo in photos]
         else:
             points = np.stack([photo.landmarks for photo in photos])
-            poses = np.stack([photo.extra["pose"] for photo in photos])
             names = np.array([photo.name for photo in photos])
-            rows.append(_person(source.face_model, person, names, points, poses))
+            rows.append(_person(source.face_model, person, names, points))
     if len(rows) < 2:
         raise ValueError(
             f"{folder}: {counted(len(rows), 'person')} with {MIN_PHOTOS} good photos; 2 needed"
@@ -185,25 +183,26 @@ def _reason(folder: str | os.PathLike, name: str, reason: str) -> str:
     return f"{name}: {reason.removeprefix(f'{Path(folder) / name}: ')}"
 
 
-def _person(model: MorphableModel, person: str, names, points, poses) -> dict[str, np.ndarray]:
+def _person(model: MorphableModel, person: str, names, points) -> dict[str, np.ndarray]:
     """The arrays of one person's photos."""
     half, every = np.arange(len(points)) % 2, np.arange(len(points))
-    halves = np.stack([_identity(model, points[half == part]) for part in (0, 1)])
+    halves = np.stack([_fit(model, points[half == part]).shared_identity for part in (0, 1)])
+    poses = _fit(model, points).parameters.pose
     return {
         "photo": names,
         "person": np.full(len(names), person),
         "yaw_degrees": np.degrees(euler_from_camera(poses)[:, 1]),
         "landmarks": points.astype(np.float32),
         "half": half,
-        "of_others": np.stack([_identity(model, points[every != i]) for i in every]),
+        "of_others": np.stack([_fit(model, points[every != i]).shared_identity for i in every]),
         "of_own_half": halves[half],
         "of_other_half": halves[1 - half],
     }
 
 
-def _identity(model: MorphableModel, points: np.ndarray) -> np.ndarray:
-    """(K,) of the joint fit to some photos' landmarks."""
-    return fit_person_landmarks(model, points, options=TRUTH_FIT).shared_identity
+def _fit(model: MorphableModel, points: np.ndarray) -> FitResult:
+    """The joint fit to some photos' landmarks."""
+    return fit_person_landmarks(model, points, options=TRUTH_FIT)
 
 
 def _model_arrays(model: MorphableModel) -> dict[str, np.ndarray]:

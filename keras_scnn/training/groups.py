@@ -12,7 +12,6 @@ from keras_scnn.data.labels.identity_labels import (
     align_sources,
     comparable_embeddings,
     regress_identity,
-    yaw_degrees,
 )
 from keras_scnn.data.mixture import Mixture
 from keras_scnn.data.records import photos_of_each
@@ -106,7 +105,7 @@ class GroupMode:
             records.identity,
             config.single_photos,
             photos=1,
-            emphasis=emphasis(config, yaw_degrees(records)),
+            emphasis=emphasis(config, records.euler_degrees()[:, 1]),
             among=part,
             seed=config.seed + 2,
             **self.mixture.sampling(),

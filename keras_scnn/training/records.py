@@ -22,6 +22,7 @@ from keras_scnn.models.encoder_table import check_input_size
 from keras_scnn.settings import folders_of
 from keras_scnn.storage.outputs import check_out
 from keras_scnn.storage.remote import is_url
+from keras_scnn.storage.text import counted
 from keras_scnn.training.config import TrainConfig
 
 
@@ -53,6 +54,16 @@ def open_records(config: TrainConfig) -> Mixture:
         check_out(Path(config.cache), "--cache")
     records = cached_records(options, config.cache)
     return Mixture(records, np.zeros(len(records), int))
+
+
+def check_single_data(config: TrainConfig, mixture: Mixture) -> None:
+    """Raise a ValueError if single photos are to be drawn from more folders than there are."""
+    count = int(mixture.source.max()) + 1
+    if config.single_data > count:
+        raise ValueError(
+            f"single_data is {config.single_data}; there are photos of {counted(count, 'folder')}: "
+            "give fewer, or 0 for all"
+        )
 
 
 def synthetic_people(config: TrainConfig) -> SyntheticConfig:

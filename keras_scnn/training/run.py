@@ -15,6 +15,7 @@ from typing import Protocol
 import keras
 import numpy as np
 
+from keras_scnn.data.labels.identity_labels import well_known
 from keras_scnn.data.mixture import Mixture
 from keras_scnn.data.records import FaceRecords, part_of, split_people
 from keras_scnn.data.samplers import WHOLE, Shard
@@ -50,7 +51,7 @@ from keras_scnn.training.objectives import compile_network, create_variables
 from keras_scnn.training.optimizers import finish, make_optimizer
 from keras_scnn.training.pairs import PairMode
 from keras_scnn.training.pretraining import pretrain
-from keras_scnn.training.records import open_records
+from keras_scnn.training.records import check_single_data, open_records
 from keras_scnn.training.run_folder import (
     Budget,
     Checkpoints,
@@ -168,6 +169,7 @@ def set_up(config: TrainConfig, group: Group = ALONE) -> Run:
     keras.utils.set_random_seed(config.seed)
     with group.in_turn("data"):  # render or pack the data only once
         mixture, extra = open_data(config)
+    check_single_data(config, mixture)
     model = mixture.annotated(load_face_model(config.face_model))
     records = mixture.records
     seen, unseen = split_people(records.identity, config.held_out, records.mirror)
@@ -252,7 +254,8 @@ def open_data(config: TrainConfig) -> tuple[Mixture, dict]:
     For matching the photos are packed once; a pack may be given as ``data`` too.
 
     Raises:
-        FileNotFoundError, ValueError: see ``open_mixture``, ``write_pack`` and ``read_pack``.
+        FileNotFoundError, ValueError: see ``open_mixture``, ``write_pack`` and ``read_pack``; or
+            too few people have enough photos to learn identity labels from.
         OSError: the cache cannot be written.
     """
     if config.batches != "matching":
@@ -263,7 +266,10 @@ def open_data(config: TrainConfig) -> tuple[Mixture, dict]:
     path = packed_photos(config)
     if not path.is_file() and not config.data.endswith(".npz"):
         check_out(path.parent, "--cache")
+        if not config.data:  # before any is rendered
+            well_known(np.repeat(np.arange(config.people), config.photos))
         mixture = open_records(config)
+        well_known(mixture.records.identity)  # before any photo is packed
         path.parent.mkdir(parents=True, exist_ok=True)
         model = mixture.annotated(load_face_model(config.face_model))
         write_pack(path, mixture, model, config.photo_folders)

@@ -16,6 +16,7 @@ import pytest
 from random_faces import Faces
 
 from keras_scnn.data import preparation
+from keras_scnn.data.labels import recognizer
 from keras_scnn.data.labels.fit import Labeling
 from keras_scnn.data.labels.landmarker import LANDMARK_PRESET
 from keras_scnn.data.photo_source import LabeledPhoto, PhotoSource
@@ -217,8 +218,8 @@ def test_parameters_of_the_source_are_taken_over(tmp_path, source, labeling):
 
     def outputs(name):
         i = source.names().index(name)
-        extra = {"parameters": vectors[i], "embedding": np.full(4, i)}
-        return dataclasses.replace(load(name), extra=extra)
+        given = {"parameters": vectors[i], "embedding": np.full(4, i)}
+        return dataclasses.replace(load(name), **given)
 
     source.load, source.embedding_size = outputs, 4
     prepare(source, tmp_path / "out", labeling, {}, workers=1)
@@ -235,7 +236,6 @@ def test_parameters_of_the_source_are_taken_over(tmp_path, source, labeling):
 @pytest.mark.integration
 def test_any_number_of_workers_writes_the_same(tmp_path, source, labeling, monkeypatch):
     monkeypatch.setattr(preparation, "SHARD_PHOTOS", 3)
-    monkeypatch.setattr(plan_shards, "__defaults__", (3,))
     for workers in (1, 2):
         prepare(source, tmp_path / str(workers), labeling, {}, workers)
     files = sorted(p.name for p in (tmp_path / "1").iterdir())
@@ -253,7 +253,7 @@ import sys
 from pathlib import Path
 import test_preparation as t
 from keras_scnn.data.labels.fit import Labeling
-t.plan_shards.__defaults__ = (3,)
+t.preparation.SHARD_PHOTOS = 3
 source = t.DrawnFaces(Path(sys.argv[1]), slow=0.4)
 t.prepare(source, sys.argv[2], Labeling(t.MorphableModel.open_face(), joint=False), {}, workers=1)
 """
@@ -273,7 +273,7 @@ def test_a_killed_run_continues_where_it_stopped(tmp_path, source, labeling, mon
     run.wait()
     (tmp_path / "out" / ".partial-1-00002.images.npy").write_bytes(b"half")
     assert not is_records(tmp_path / "out")
-    monkeypatch.setattr(plan_shards, "__defaults__", (3,))
+    monkeypatch.setattr(preparation, "SHARD_PHOTOS", 3)
     loaded = []
     load = source.load
     source.load = lambda name: (loaded.append(name), load(name))[1]
@@ -297,10 +297,11 @@ def test_a_folder_of_something_else_is_refused(tmp_path, source, labeling):
         prepare(source, tmp_path / "full", labeling, {}, workers=1)
 
 
-def test_shards_split_no_person():
+def test_shards_split_no_person(monkeypatch):
     names = [str(i) for i in range(20)]
     persons = [str(i % 4) for i in range(8)] + ["x"] * 9 + ["y", "0", "z"]
-    shards = plan_shards(names, persons, size=5)
+    monkeypatch.setattr(preparation, "SHARD_PHOTOS", 5)
+    shards = plan_shards(names, persons)
     assert sorted(sum(shards, [])) == sorted(names)
     homes = [{persons[int(name)] for name in shard} for shard in shards]
     assert sum(map(len, homes)) == len(set(persons))
@@ -319,7 +320,7 @@ def test_nothing_usable_is_an_error(tmp_path, source, labeling):
 
 
 def test_only_shards_whose_photos_changed_are_made_again(tmp_path, source, labeling, monkeypatch):
-    monkeypatch.setattr(plan_shards, "__defaults__", (3,))
+    monkeypatch.setattr(preparation, "SHARD_PHOTOS", 3)
     folder = tmp_path / "records"
     prepare(source, folder, labeling, {}, workers=1)
     before = {p.name: p.stat().st_mtime_ns for p in folder.glob("*.images.npy")}
@@ -338,7 +339,7 @@ def test_only_shards_whose_photos_changed_are_made_again(tmp_path, source, label
 
 
 def test_only_shards_whose_labels_changed_are_made_again(tmp_path, source, labeling, monkeypatch):
-    monkeypatch.setattr(plan_shards, "__defaults__", (3,))
+    monkeypatch.setattr(preparation, "SHARD_PHOTOS", 3)
     load, loaded = source.load, set()
     source.load = lambda name: (loaded.add(name), load(name))[1]
     for changed, people in (("", "0123"), ("", ""), ("p1/3.json", "1"), ("labels.npz", "0123")):
@@ -368,7 +369,7 @@ def test_sources_name_the_preset_that_predicts_their_labels(tmp_path):
     np.savez(tmp_path / "labels.npz", name=np.array(["1/a.jpg"]), landmarks68=np.ones((1, 68, 2)))
     (tmp_path / "1").mkdir()
     write_image(tmp_path / "1/a.jpg", np.zeros((9, 9, 3), np.uint8))
-    assert CfpPhotos(tmp_path, "mobile").preset == "mobile"
+    assert CfpPhotos(tmp_path).preset == "accurate"
     assert PeopleFolder(tmp_path).preset == LANDMARK_PRESET
 
 
@@ -376,7 +377,7 @@ def test_a_photo_that_this_machine_could_not_read_is_tried_again(
     tmp_path, source, labeling, monkeypatch
 ):
     """A damaged photo is not, nor is a missing one until it exists."""
-    monkeypatch.setattr(plan_shards, "__defaults__", (3,))
+    monkeypatch.setattr(preparation, "SHARD_PHOTOS", 3)
     folder, read = tmp_path / "records", Path.read_bytes
     (source.folder / "p2" / "7.png").unlink()
 
@@ -399,11 +400,55 @@ def test_a_photo_that_this_machine_could_not_read_is_tried_again(
         }
 
 
+def test_photos_that_cannot_be_turned_are_listed(tmp_path, source, open_face, monkeypatch):
+    """They had no copies, without a word; a photo that may be readable later is tried again."""
+    labeling, read = Labeling(open_face, joint=False, turned=2), source.read_image
+
+    def read_image(name: str) -> np.ndarray:
+        if name == "p0/1.png":
+            raise PermissionError(errno.EACCES, "Permission denied", name)
+        if name == "p1/4.png":
+            raise ValueError(f"{name}: most of the face lies outside of the photo")
+        return read(name)
+
+    with monkeypatch.context() as denied:
+        denied.setattr(source, "read_image", read_image)
+        manifest = prepare(source, tmp_path / "out", labeling, {}, workers=1)
+    assert manifest["count"] == 3 * 10 - 4
+    assert set(manifest["left_out"]) == {
+        *("p3/9.png", "p3/11.png"),  # for which there are no records at all
+        *("p0/1.png#1", "p0/1.png#2", "p1/4.png#1", "p1/4.png#2"),
+    }
+    assert "outside of the photo" in manifest["left_out"]["p1/4.png#2"]
+    assert prepare(source, tmp_path / "out", labeling, {}, workers=1)["count"] == 3 * 10
+
+
+def test_a_missing_recognizer_is_reported_before_photos_are_read(tmp_path, source, monkeypatch):
+    """Every photo was read and left out, one by one."""
+
+    def missing(name: str):
+        raise ImportError(f"no {name}")
+
+    monkeypatch.setattr(recognizer.importlib, "import_module", missing)
+    monkeypatch.setattr(source, "load", lambda name: pytest.fail("a photo was loaded"))
+    recognizer.shared_teacher.cache_clear()
+    labeling = Labeling(MorphableModel.open_face(), joint=False, teacher=True)
+    with pytest.raises(FileNotFoundError, match=r"dlib is not installed .*'\.\[teacher\]'"):
+        prepare(source, tmp_path / "out", labeling, {}, workers=1)
+
+
+def test_known_landmarks_must_be_finite(source, labeling):
+    source.landmarks[0, 30, 0] = np.nan
+    name = source.names()[0]
+    _, _, left_out = labeling.records(source, [name])
+    assert left_out[name] == f"{name}: a landmark with a weight above 0 is not finite"
+
+
 @pytest.mark.integration
 def test_data_for_all_photos_is_computed_before_the_workers_start(
     tmp_path, source, labeling, monkeypatch
 ):
-    monkeypatch.setattr(plan_shards, "__defaults__", (3,))
+    monkeypatch.setattr(preparation, "SHARD_PHOTOS", 3)
     ready = ReadyFaces(source.folder)
     for _ in range(2):  # the second time nothing is left to do
         assert prepare(ready, tmp_path / "out", labeling, {}, workers=2)["count"] == 10

@@ -13,6 +13,7 @@ import numpy as np
 import PIL.Image
 import scipy.io
 import yaml
+from annotated_faces import write_pts
 from bfm_files import write_bfm
 from dlib_files import write_recognizer
 from icc_profiles import rgb_profile
@@ -26,7 +27,7 @@ from keras_scnn.data.sources.fold_pairs import read_fold_pairs
 from keras_scnn.data.sources.mat_files import read_bfm_annotation
 from keras_scnn.data.sources.people_groups import read_groups
 from keras_scnn.data.sources.photo_lists import read_pairs
-from keras_scnn.data.sources.pts import read_pts, write_pts
+from keras_scnn.data.sources.pts import read_pts
 from keras_scnn.data.sources.reannotation import read_reannotation
 from keras_scnn.face_models import load_face_model
 from keras_scnn.face_models.bfm_h5 import IBUG_OF_NAME

@@ -3,8 +3,8 @@ import dataclasses
 import cv2
 import numpy as np
 import pytest
+from annotated_faces import write_pts
 
-from keras_scnn.data.sources.pts import write_pts
 from keras_scnn.evaluate import main
 from keras_scnn.evaluation.openings import openings
 from keras_scnn.protocols.openings import ROWS, _agreement, _detected, evaluate_openings

@@ -27,7 +27,6 @@ PEOPLE, PHOTOS = 4, 6
 class Photo:
     name: str
     landmarks: np.ndarray
-    extra: dict
 
 
 class Source:
@@ -38,18 +37,20 @@ class Source:
         self.folder = folder
         self.face_model, self.identity = model, 0.4 * rng.normal(size=(PEOPLE + 1, 6))
         self.photos: dict[str, list[Photo]] = {}
+        self.yaw: list[float] = []
         for p in range(PEOPLE + 1):
             count = 2 if p == PEOPLE else PHOTOS  # the last one has too few photos
             self.photos[f"p{p}"] = [self._photo(folder, p, k, rng) for k in range(count)]
 
     def _photo(self, folder, p, k, rng) -> Photo:
-        rotation = rotation_from_euler(np.array([0.1, rng.uniform(-0.6, 0.6), 0.0]))
+        self.yaw.append(rng.uniform(-0.6, 0.6))
+        rotation = rotation_from_euler(np.array([0.1, self.yaw[-1], 0.0]))
         pose = compose(rotation, np.float64(1.0), np.array([100.0, 100.0, 0.0]))
         points = project(pose, self.face_model.landmarks(self.identity[p]))
         (folder / f"p{p}").mkdir(parents=True, exist_ok=True)
         color = np.full((48, 48, 3), [40 + 40 * p, 100 + k, 60], np.uint8)
         cv2.imwrite(str(folder / f"p{p}" / f"{k}.png"), color)
-        return Photo(f"p{p}/{k}.png", points, {"pose": pose})
+        return Photo(f"p{p}/{k}.png", points)
 
     def people(self):
         return sorted(self.photos)
@@ -99,6 +100,7 @@ def test_the_truth_of_a_photo_is_the_fit_to_the_others(source, truth, tiny_face_
     assert np.bincount(truth.half).tolist() == [PEOPLE * PHOTOS / 2] * 2
     np.testing.assert_array_equal(truth.of_own_half[0], truth.of_own_half[2])
     np.testing.assert_array_equal(truth.of_own_half[0], truth.of_other_half[1])
+    np.testing.assert_allclose(truth.yaw_degrees, np.degrees(source.yaw)[: len(rows)], atol=2)
 
 
 def test_a_photo_does_not_see_its_own_landmarks(source, truth, tmp_path):

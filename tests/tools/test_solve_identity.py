@@ -6,6 +6,12 @@ import numpy as np
 import pytest
 
 
+def of_people(count: int) -> SimpleNamespace:
+    """A pack of ten photos each of so many people, without the photos."""
+    records = SimpleNamespace(identity=np.repeat(np.arange(count), 10))
+    return SimpleNamespace(mixture=SimpleNamespace(records=records))
+
+
 @pytest.fixture
 def made(tool, monkeypatch) -> list[np.ndarray]:
     """The embeddings computed so far, which replace those of networks, in order."""
@@ -19,7 +25,7 @@ def made(tool, monkeypatch) -> list[np.ndarray]:
         monkeypatch.setattr(tool, name, lambda *weights: SimpleNamespace(size=1))
     monkeypatch.setattr(tool, "read_recognizer", lambda path: (path,))
     monkeypatch.setattr(tool, "read_sface", lambda path: path)
-    monkeypatch.setattr(tool, "read_pack", lambda path: path)
+    monkeypatch.setattr(tool, "read_pack", lambda path: of_people(10))
     monkeypatch.setattr(tool, "teach", lambda pack, raw, sizes, held_out: raw)
     monkeypatch.setattr(tool, "embed", embed)
     return arrays
@@ -47,6 +53,13 @@ def test_embeddings_are_computed_again_if_the_content_of_a_file_changes(tool, ma
     args.embeddings = tmp_path / "given.npy"
     np.save(args.embeddings, np.zeros((1, 1)))
     assert tool.open_labels(args)[1].shape == (1, 1) and len(made) == 4
+
+
+def test_too_few_people_are_reported_before_photos_are_embedded(tool, made, args, monkeypatch):
+    monkeypatch.setattr(tool, "read_pack", lambda path: of_people(9))
+    with pytest.raises(ValueError, match="9 people have 10 photos, .*; 10 are needed"):
+        tool.open_labels(args)
+    assert not made
 
 
 def test_half_an_array_is_no_array(tool, made, args, tmp_path, monkeypatch):

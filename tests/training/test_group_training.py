@@ -257,6 +257,13 @@ def test_profiles_are_drawn_more_often_and_frontal_photos_count_1():
     np.testing.assert_allclose(often, [1, 2, 2.5, 3, 3])
 
 
+def test_single_photos_of_more_folders_than_there_are_are_refused(tmp_path, data):
+    """They were drawn from all, without a word."""
+    config = TrainConfig(run=str(tmp_path / "run"), data=str(data), single_data=2, **TINY)
+    with pytest.raises(ValueError, match="single_data is 2; there are photos of 1 folder: give"):
+        set_up(config)
+
+
 def test_an_identity_encoder_is_for_groups():
     with pytest.raises(ValueError, match="identity_encoder is for batches of 'groups'"):
         TrainConfig(identity_encoder=True)

@@ -21,9 +21,10 @@ from keras_scnn.photos.cropping import FaceBox, FaceCrop, box_from_landmarks, cr
 from keras_scnn.settings import check_types
 from keras_scnn.storage.shards import Failures
 
+FIT = FitOptions(identity_sd=1.0, expression_sd=0.5, iterations=15, tolerance=1e-3)
 # Real people vary less than the open face model's random ones: fitted to 68 landmarks of 200 people
 # with 20 photos each, its largest components have standard deviations of 0.2 to 0.5.
-FIT = FitOptions(identity_sd=0.4, expression_sd=0.5, iterations=15, tolerance=1e-3)
+OPEN_IDENTITY_SD = 0.4
 MAX_RESIDUAL = 0.08  # of the crop's side: above it, the labels are not those of a face
 LEAST_SPAN = 10.0  # px of the photo, spanned by a face's landmarks
 LEAST_INSIDE = 1 / 3  # of the landmarks lie within the photo, even of faces at its edge
@@ -40,7 +41,6 @@ class Labeling:
         joint: all photos of one person get one identity, from a fit to all of them.
         turned: number of copies of each photo with the face turned, see ``turned_copies``.
         teacher: embed each photo by ``recognizer`` if the source does not do it.
-        options: of the fits; the default prior of the identity is for the open face model.
 
     Raises:
         ValueError: a value has the wrong type, or faces are to be turned and the model has no uv.
@@ -51,7 +51,6 @@ class Labeling:
     joint: bool = True
     turned: int = 0
     teacher: bool = False
-    options: FitOptions = FIT
 
     def __post_init__(self) -> None:
         check_types(self, int, bool)
@@ -61,6 +60,15 @@ class Labeling:
     @property
     def _layout(self) -> ParameterLayout:
         return ParameterLayout(self.model.n_identity, self.model.n_expression)
+
+    def get_ready(self) -> None:
+        """Open what all photos need, so that its absence is reported before any is read.
+
+        Raises:
+            FileNotFoundError: the recognizer is needed and not installed.
+        """
+        if self.teacher:
+            shared_teacher()
 
     def records(
         self, source: PhotoSource, names: list[str]
@@ -93,16 +101,18 @@ class Labeling:
     def _crop(self, photo: LabeledPhoto) -> Labeled:
         """The photo, with its embedding if ``teacher`` is set, and its crop."""
         known = photo.weight > 0
-        if not np.isfinite(photo.landmarks[known, :2]).all() or known.sum() < 4:
-            raise ValueError(f"{photo.name}: fewer than 4 landmarks are known")
+        if known.sum() < 4:
+            raise ValueError(f"{photo.name}: {known.sum()} landmarks are known; 4 are needed")
+        if not np.isfinite(photo.landmarks[known, :2]).all():
+            raise ValueError(f"{photo.name}: a landmark with a weight above 0 is not finite")
         box = box_from_landmarks(photo.landmarks[known])
         if photo.box is not None:
             box = FaceBox(*photo.box.tolist())
         image = photo.read_image()
         _check_place(photo.name, photo.landmarks[known, :2], image)
-        if self.teacher and "embedding" not in photo.extra:
+        if self.teacher and photo.embedding is None:
             embedding = shared_teacher()(image, photo.landmarks)
-            photo = dataclasses.replace(photo, extra={**photo.extra, "embedding": embedding})
+            photo = dataclasses.replace(photo, embedding=embedding)
         return photo, crop_face(image, box, self.crop_size)
 
     def _sound_fits(
@@ -137,7 +147,8 @@ class Labeling:
 
     def _fits(self, labeled: dict[str, Labeled], landmarks: dict[str, np.ndarray]) -> dict:
         """Parameter vector, landmarks and residual (px) of each photo."""
-        fits = {n: self._given(*labeled[n]) for n in labeled if "parameters" in labeled[n][0].extra}
+        given = {n: one for n, one in labeled.items() if one[0].parameters is not None}
+        fits = {name: self._given(*one) for name, one in given.items()}
         people: dict[tuple, list[str]] = {}
         for name, (photo, _) in labeled.items():
             if name not in fits:
@@ -157,14 +168,15 @@ class Labeling:
     def _fit(self, fit, names, flat: bool, labeled, landmarks) -> dict:
         points = np.stack([landmarks[name] for name in names])[..., : 2 if flat else 3]
         weight = np.stack([labeled[name][0].weight for name in names])
-        result: FitResult = fit(self.model, points, weight, self.options)
+        result: FitResult = fit(self.model, points, weight, fit_options(self.model))
         vectors = result.parameters.to_vector()
         fits = zip(vectors, result.landmarks, result.residual_px, strict=True)
         return dict(zip(names, fits, strict=True))
 
     def _given(self, photo: LabeledPhoto, crop: FaceCrop) -> tuple:
         """The source's own fit, transformed to the crop: parameter vector, landmarks, and 0 px."""
-        given = FaceParameters.from_vector(photo.extra["parameters"], self._layout)
+        assert photo.parameters is not None  # see ``_fits``
+        given = FaceParameters.from_vector(photo.parameters, self._layout)
         pose = transform_camera(crop.crop_from_image, given.pose)
         shape = self.model.landmarks(given.identity, given.expression)
         return dataclasses.replace(given, pose=pose).to_vector(), project(pose, shape), 0.0
@@ -178,9 +190,10 @@ class Labeling:
         people = {person: i for i, person in enumerate(dict.fromkeys(p.person for p in photos))}
         embedding = None
         if size:
-            unknown = np.full(size, np.nan)
-            embeddings = [photo.extra.get("embedding", unknown) for photo in photos]
-            embedding = np.stack(embeddings).astype(np.float32)
+            embedding = np.full((len(photos), size), np.nan, np.float32)
+            for row, photo in zip(embedding, photos, strict=True):
+                if photo.embedding is not None:
+                    row[:] = photo.embedding
         return FaceRecords(
             images=np.stack([labeled[name][1].image for name in names]),
             parameters=np.stack([fits[name][0] for name in names]).astype(np.float32),
@@ -194,6 +207,13 @@ class Labeling:
             ),
             embedding=embedding,
         )
+
+
+def fit_options(model: MorphableModel) -> FitOptions:
+    """Options of fits to photos of real people, with a prior for the face model's identity."""
+    if model.name == "open_face":
+        return dataclasses.replace(FIT, identity_sd=OPEN_IDENTITY_SD)
+    return FIT
 
 
 def _check_place(name: str, points: np.ndarray, image: np.ndarray) -> None:

@@ -17,9 +17,8 @@ import numpy as np
 
 from keras_scnn.data.records import FaceRecords, photos_of_each
 from keras_scnn.evaluation.pairs import rows_of_people
-from keras_scnn.geometry.camera import euler_from_camera
 from keras_scnn.morphable_model import MorphableModel
-from keras_scnn.parameters import POSE_SIZE, ParameterLayout
+from keras_scnn.parameters import ParameterLayout
 from keras_scnn.settings import check_share
 
 MAX_YAW_DEGREES = 60  # at larger yaws, the recognizer's embeddings are not reliable
@@ -33,15 +32,6 @@ NOISE_FACTOR = 10.0
 # those that differ between photos of one person count less; and to at most this factor times the
 # standard deviation of people.
 STEADINESS, MAX_SPREAD = -0.5, 1.5
-CHUNK = 4096
-
-
-def yaw_degrees(records: FaceRecords) -> np.ndarray:
-    """(n,) float64 yaw of the records' poses, degrees; positive if the nose points to the left."""
-    pose = records.parameters[:, :POSE_SIZE].reshape(-1, 3, 4).astype(np.float64)
-    chunks = [pose[i : i + CHUNK] for i in range(0, len(pose), CHUNK)]
-    angles = [euler_from_camera(chunk)[:, 1] for chunk in chunks]
-    return np.rad2deg(np.concatenate(angles))
 
 
 def comparable_embeddings(records: FaceRecords, source: np.ndarray) -> np.ndarray | None:
@@ -58,7 +48,7 @@ def comparable_embeddings(records: FaceRecords, source: np.ndarray) -> np.ndarra
     if records.embedding is None:
         return None
     embedding = np.array(records.embedding, np.float32)
-    embedding[np.abs(yaw_degrees(records)) > MAX_YAW_DEGREES] = np.nan
+    embedding[np.abs(records.euler_degrees()[:, 1]) > MAX_YAW_DEGREES] = np.nan
     is_finite = np.asarray(np.isfinite(embedding).all(axis=1))
     return center_sources(embedding, source, is_finite)[0] if is_finite.any() else None
 
@@ -285,6 +275,21 @@ def _turned_embeddings(centered: np.ndarray, first: int, photos: Photos) -> np.n
     return embedding
 
 
+def well_known(person: np.ndarray) -> np.ndarray:
+    """Indices of the photos, of the people (n,) in ``person``, of those with ``MANY`` or more.
+
+    Raises:
+        ValueError: these are fewer than ``FOLDS`` people, too few to learn identity labels from.
+    """
+    known = np.flatnonzero(photos_of_each(person) >= MANY)
+    if (count := len(np.unique(person[known]))) < FOLDS:
+        raise ValueError(
+            f"{count} people have {MANY} photos, from which identity labels are learned; {FOLDS} "
+            "are needed"
+        )
+    return known
+
+
 def learn_posterior(
     joint: np.ndarray, own: np.ndarray, embeddings: np.ndarray, person: np.ndarray
 ) -> ShapePosterior:
@@ -300,12 +305,10 @@ def learn_posterior(
         person: (n,) int; the errors are measured on people with at least ``MANY`` photos.
 
     Raises:
-        ValueError: fewer than ``FOLDS`` people have so many photos.
+        ValueError: see ``well_known``.
     """
-    known = np.flatnonzero(photos_of_each(person) >= MANY)
-    people, number = np.unique(person[known], return_inverse=True)
-    if len(people) < FOLDS:
-        raise ValueError(f"{len(people)} people have {MANY} photos; {FOLDS} are needed")
+    known = well_known(person)
+    number = np.unique(person[known], return_inverse=True)[1]
     true, mapped = joint[known].astype(np.float64), np.empty((len(known), joint.shape[1]))
     for fold in range(FOLDS):  # predict each fold with a map that was not trained on its people
         new = number % FOLDS == fold

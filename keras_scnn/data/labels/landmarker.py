@@ -34,7 +34,6 @@ class FoundFace:
 
     Attributes:
         box: (4,) px, BlazeFace's half-open box.
-        score: BlazeFace's, 0 to 1.
         landmarks: (68, 3) float64 px and depth, image frame, at the sites of the face model's
             landmarks.
         mesh: (468, 3) float64 px and depth, image frame: FaceMesh's points.
@@ -45,7 +44,6 @@ class FoundFace:
     """
 
     box: np.ndarray
-    score: float
     landmarks: np.ndarray
     mesh: np.ndarray
     mesh_score: float
@@ -54,17 +52,14 @@ class FoundFace:
 
 
 class Landmarker:
-    """The face detector, FaceMesh and a preset of this library, combined.
-
-    Args:
-        preset: name or folder of a preset whose face model has ``mediapipe_indices``.
+    """The face detector, FaceMesh and the preset ``LANDMARK_PRESET``, combined.
 
     Raises:
         FileNotFoundError, ValueError: see ``FaceDetector``, ``FaceMesh`` and ``load_preset``.
     """
 
-    def __init__(self, preset: str = LANDMARK_PRESET):
-        self._reconstructor = Reconstructor(load_preset(preset))
+    def __init__(self):
+        self._reconstructor = Reconstructor(load_preset(LANDMARK_PRESET))
         self._detector, self._mesh = FaceDetector(tiles=False), FaceMesh()
 
     @property
@@ -95,8 +90,7 @@ class Landmarker:
         merged = landmarks.copy()
         merged[:, :2] += mesh_share(yaw) * apart
         distance = np.linalg.norm(apart, axis=1).mean() / box_from_landmarks(landmarks).width
-        box, score = raw.boxes, float(raw.scores)
-        return FoundFace(box, score, merged, mesh.points, mesh.score, yaw, float(100 * distance))
+        return FoundFace(raw.boxes, merged, mesh.points, mesh.score, yaw, float(100 * distance))
 
     def _predict(self, images, rows: list[RawDetections]) -> list[tuple[np.ndarray, float]]:
         """The preset's landmarks (68, 3), and the yaw in degrees, in two passes."""

@@ -131,25 +131,9 @@ def _embedding(candidate: Candidate) -> np.ndarray:
 # photos of two strangers added to each, this finds 29 % of the strangers, and rejects 1.6 % of the
 # people's own photos. Landmarks hardly separate people; ``recognizer`` does.
 OUTLIER_SD, MIN_EXCESS, MAX_RESIDUAL = 3.5, 0.3, 2.0
-ROUNDS = 2
-
-
-@dataclass(frozen=True, eq=False)
-class PersonFit:
-    """A person's photos, fitted with one identity.
-
-    Attributes:
-        kept: (M,) ascending indices of the photos that were fitted; M may be 0.
-        fit: of these photos, with the same identity in every row; None if M is 0.
-        residual: (M,) percent of the standard crop's side: root mean square distance of the fitted
-            landmarks to the given ones.
-        reasons: why each other photo was left out, by index.
-    """
-
-    kept: np.ndarray
-    fit: FitResult | None
-    residual: np.ndarray
-    reasons: dict[int, str]
+ROUNDS = 2  # more would reject the worst of the good photos
+# A wide prior: with a narrow one all residuals are too large for a stranger's to stand out.
+SEARCH = FitOptions(noise_mm=2.0)
 
 
 def residual_percent(fit: FitResult, landmarks: np.ndarray) -> np.ndarray:
@@ -169,33 +153,35 @@ def excess_limit(excess: np.ndarray) -> float:
     return float(max(np.median(excess) + OUTLIER_SD * spread, MIN_EXCESS))
 
 
-def fit_photos(
-    model: MorphableModel, landmarks: np.ndarray, options: FitOptions = FitOptions()
-) -> PersonFit:
-    """Fit one identity to all photos of a person, with a pose and an expression for each.
+def find_misfits(model: MorphableModel, landmarks: np.ndarray) -> dict[int, str]:
+    """Find the photos whose landmarks no face fits, or not that of the person's other photos.
 
-    Outliers (see ``excess_limit``) are left out, and the other photos are fitted again, at most
-    twice: more rounds would reject the worst of the good photos.
+    One identity is fitted to all photos of the person, with a pose and an expression for each.
+    Outliers (see ``excess_limit``) are left out, and so are those of a second fit without them.
 
-    Arguments and errors as for ``fitting.fit_person_landmarks``; all landmarks must be known.
+    Args:
+        model: the face model, with the landmark offsets of the annotation.
+        landmarks: (n, 68, 3) px and depth, image frame of each photo, all known; n above 0.
+
+    Returns:
+        by index, why each of these photos is to be left out.
     """
     landmarks = np.asarray(landmarks, np.float64)
-    own = residual_percent(fit_landmarks(model, landmarks, options=options), landmarks)
+    own = residual_percent(fit_landmarks(model, landmarks, options=SEARCH), landmarks)
     reasons = {int(i): _failed(own[i]) for i in np.flatnonzero(own > MAX_RESIDUAL)}
-    kept = np.flatnonzero(own <= MAX_RESIDUAL)
-    fit, residual = None, np.zeros(0)
-    for turn in range(ROUNDS + 1 if len(kept) else 0):
-        fit = fit_person_landmarks(model, landmarks[kept], options=options)
-        residual = residual_percent(fit, landmarks[kept])
-        excess = residual - own[kept]
-        limit = excess_limit(excess)
-        if turn == ROUNDS or not (excess > limit).any():
+    for _ in range(ROUNDS):
+        kept = np.setdiff1d(np.arange(len(landmarks)), list(reasons))
+        if not len(kept):
             break
+        fit = fit_person_landmarks(model, landmarks[kept], options=SEARCH)
+        excess = residual_percent(fit, landmarks[kept]) - own[kept]
+        limit = excess_limit(excess)
         bad = excess > limit
         pairs = zip(kept[bad], excess[bad], strict=True)
         reasons |= {int(i): _misfit(value, limit) for i, value in pairs}
-        kept = kept[~bad]
-    return PersonFit(kept, fit, residual, reasons)
+        if not bad.any():
+            break
+    return reasons
 
 
 def _failed(residual: float) -> str:

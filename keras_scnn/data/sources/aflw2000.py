@@ -171,7 +171,6 @@ class Aflw2000(PhotoSource):
         return name
 
     def load(self, name: str) -> LabeledPhoto:
-        """Labels of one photo; ``extra`` is ``AnnotatedFace.parameters``."""
         if name not in self._rows:
             raise FileNotFoundError(f"{name}: the data set has no such photo")
         face = _read_face(*self._rows[name])
@@ -182,7 +181,5 @@ class Aflw2000(PhotoSource):
             weight=np.ones(68),
             image=face.image_path,
             box=face.box,
-            euler=face.euler,
-            extra=face.parameters,
             size=PHOTO_SIZE,
         )

@@ -16,7 +16,7 @@ import numpy as np
 from keras_scnn.data.photo_source import LabeledPhoto, PhotoSource
 from keras_scnn.data.records import FaceRecords, split_people
 from keras_scnn.geometry.bending import REACH, bend, grid_points, interpolate_grid
-from keras_scnn.geometry.camera import euler_from_camera, project
+from keras_scnn.geometry.camera import project
 from keras_scnn.geometry.similarities import Array
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import FaceParameters, ParameterLayout
@@ -34,7 +34,7 @@ class BlendedFaces(PhotoSource):
 
     The labels are those of the host: landmarks, their weights, and parameters. The identity of the
     blend is known only to a recognizer (``Labeling.teacher``). Host, guest and the guest's share
-    depend only on the blend's number and the seed.
+    depend only on the blend's number.
 
     Args:
         records: crops to blend.
@@ -42,7 +42,6 @@ class BlendedFaces(PhotoSource):
         count: number of blends, 1 or more.
         held_out: number of people that are not used, those that training on the records holds out
             (``split_people``).
-        seed: of the random draws.
 
     Raises:
         ValueError: count or held_out is out of range, or fewer than two people have a photo with
@@ -55,23 +54,20 @@ class BlendedFaces(PhotoSource):
         model: MorphableModel,
         count: int,
         held_out: int = 0,
-        seed: int = 0,
     ):
         if count < 1 or held_out < 0:
             raise ValueError(
                 f"count is {count} and held_out {held_out}; they must be at least 1 and 0"
             )
-        self._count, self._seed = count, seed
-        self._records = records
+        self._count, self._records = count, records
         layout = ParameterLayout(model.n_identity, model.n_expression)
         fitted = FaceParameters.from_vector(records.parameters.astype(np.float64), layout)
-        self._euler = np.rad2deg(euler_from_camera(fitted.pose))
+        self._euler = records.euler_degrees()
         shapes = model.landmarks(fitted.identity, fitted.expression)
         self._points = project(fitted.pose, shapes)[..., :2].astype(np.float32)
         people = np.unique(records.identity)
-        may = np.abs(self._euler[:, 1:]).max(axis=1) < MAX_DEGREES
         seen, _ = split_people(records.identity, held_out, records.mirror)
-        self._chosen, self._person = seen[may[seen]], records.either_side()
+        self._chosen, self._person = seen[can_blend(self._euler[seen])], records.either_side()
         if len(np.unique(self._person[self._chosen])) < 2:
             raise ValueError(
                 f"{counted(len(people), 'person')}, {held_out} of them held out: fewer than two "
@@ -86,14 +82,8 @@ class BlendedFaces(PhotoSource):
         return name
 
     def load(self, name: str) -> LabeledPhoto:
-        """A blend, whose crop is the whole image.
-
-        ``extra`` has the host's ``parameters``; ``share``, the guest's weight; and ``from``, the
-        indices of host and guest in the records.
-        """
-        rng = np.random.default_rng([self._seed, int(name.rpartition("/")[2])])
-        host, guest = self._pair(rng)
-        share = rng.uniform(*SHARES)
+        """A blend, whose crop is the whole image."""
+        host, guest, share = self.draw(name)
         records = self._records
         size = records.images.shape[1]
         return LabeledPhoto(
@@ -103,12 +93,13 @@ class BlendedFaces(PhotoSource):
             weight=records.weights(host).astype(np.float64),
             image=lambda: self._blend(host, guest, share),
             box=np.array([0.0, 0.0, size, size]),
-            extra={
-                "parameters": records.parameters[host].astype(np.float64),
-                "share": np.array(share),
-                "from": np.array([host, guest]),
-            },
+            parameters=records.parameters[host].astype(np.float64),
         )
+
+    def draw(self, name: str) -> tuple[int, int, float]:
+        """Indices of a blend's host and guest in the records, and the guest's share."""
+        rng = np.random.default_rng([0, int(name.rpartition("/")[2])])
+        return *self._pair(rng), rng.uniform(*SHARES)
 
     def _pair(self, rng: np.random.Generator) -> tuple[int, int]:
         """Indices of a random photo, and of a photo of another person in a similar pose."""
@@ -126,6 +117,11 @@ class BlendedFaces(PhotoSource):
         bent = _bend(other, self._points[guest], self._points[host])
         mixed = (1 - share) * one.astype(np.float32) + share * bent
         return (mixed + 0.5).astype(np.uint8)
+
+
+def can_blend(euler: np.ndarray) -> np.ndarray:
+    """(n,) bool: whether faces with Euler angles (n, 3), degrees, may be blended with others."""
+    return np.abs(euler[:, 1:]).max(axis=1) < MAX_DEGREES
 
 
 def pose_distance(one: Array, other: Array) -> Array:

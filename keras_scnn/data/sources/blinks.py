@@ -18,23 +18,22 @@ WINKS = 0.25  # share of the photos in which only one eye closes
 class ClosedEyes(PhotoSource):
     """Crops with their eyelids moved (``synthesis.eyelids``), and their labels adapted.
 
-    The photo, the eyes and how far they close depend only on the new photo's number and the seed.
+    The photo, the eyes and how far they close depend only on the new photo's number.
     The face model is fitted again to the moved landmarks, as for any photo.
 
     Args:
         records: crops, of which those with hand-made lid landmarks are used: weights of at least
             0.7.
         count: number of photos, 1 or more.
-        seed: of the random draws.
 
     Raises:
         ValueError: count is below 1, or no crop shows two open eyes with such labels.
     """
 
-    def __init__(self, records: FaceRecords, count: int, seed: int = 0):
+    def __init__(self, records: FaceRecords, count: int):
         if count < 1:
             raise ValueError(f"count is {count}; it must be at least 1")
-        self._records, self._count, self._seed = records, count, seed
+        self._records, self._count = records, count
         self._chosen = np.flatnonzero(_can_close(records))
         if not len(self._chosen):
             raise ValueError(
@@ -49,15 +48,9 @@ class ClosedEyes(PhotoSource):
         return name
 
     def load(self, name: str) -> LabeledPhoto:
-        """A photo, whose crop is the whole image.
-
-        ``extra`` has ``from``, the index of the original in the records, and ``remaining``, see
-        ``close_lid``.
-        """
-        rng = np.random.default_rng([self._seed, int(name.rpartition("/")[2])])
-        records, row = self._records, int(rng.choice(self._chosen))
-        sides = [str(rng.choice(list(LIDS)))] if rng.random() < WINKS else list(LIDS)
-        remaining = 0.0 if rng.random() < SHUT else rng.random()
+        """A photo, whose crop is the whole image."""
+        row, sides, remaining = self.draw(name)
+        records = self._records
         image = np.asarray(records.images[[row]])[0]
         landmarks = records.landmarks[row].astype(np.float64)
         for side in sides:
@@ -70,8 +63,14 @@ class ClosedEyes(PhotoSource):
             weight=records.weights(row).astype(np.float64),
             image=lambda: image,
             box=np.array([0.0, 0.0, size, size]),
-            extra={"from": np.array(row), "remaining": np.array(remaining)},
         )
+
+    def draw(self, name: str) -> tuple[int, list[str], float]:
+        """Index of a photo's original in the records; the eyes to close; see ``close_lid``."""
+        rng = np.random.default_rng([0, int(name.rpartition("/")[2])])
+        row = int(rng.choice(self._chosen))
+        sides = [str(rng.choice(list(LIDS)))] if rng.random() < WINKS else list(LIDS)
+        return row, sides, 0.0 if rng.random() < SHUT else rng.random()
 
 
 def _can_close(records: FaceRecords) -> np.ndarray:

@@ -25,12 +25,11 @@ from keras_scnn.data.sources.aflw import HAND_WEIGHT, LID_TRUST, read_labels
 from keras_scnn.geometry.landmark_sites import site_offset
 from keras_scnn.geometry.landmarks68 import JAW, OPENINGS, with_lids_in_order
 from keras_scnn.io import read_image
-from keras_scnn.models.presets import preset_digest
 from keras_scnn.photos.cropping import FaceBox, second_box
 from keras_scnn.reconstruction.reconstructor import Reconstructor
 from keras_scnn.storage.guard import FileError, is_of_content
 
-PRESET = "accurate"
+PRESET = "accurate"  # predicts the landmarks that are not annotated
 PROFILE_HAND_WEIGHT = 0.85  # instead of HAND_WEIGHT: predicted profiles are turned too little
 PREDICTED_TRUST, HIDDEN_TRUST = 0.5, 0.05  # weights of landmarks only predicted: frontal, profile
 PROFILE = "profile"  # in the names of such photos
@@ -47,7 +46,6 @@ class CfpPhotos(PhotoSource):
 
     Args:
         folder: contains the people's folders and labels.npz.
-        preset: name or folder of the preset that predicts the landmarks that are not annotated.
 
     Raises:
         FileNotFoundError: the folder has no labels.npz.
@@ -56,9 +54,10 @@ class CfpPhotos(PhotoSource):
 
     folder: Path
     labels = ("labels.npz",)
+    preset = PRESET
 
-    def __init__(self, folder: str | os.PathLike, preset: str = PRESET):
-        self.folder, self.preset = Path(folder), str(preset)
+    def __init__(self, folder: str | os.PathLike):
+        self.folder = Path(folder)
         self._hand = points_by_name(self.folder)
         self._labels: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self._is_ready = False
@@ -98,7 +97,7 @@ class CfpPhotos(PhotoSource):
             if photos := self._read(names[start : start + CHUNK]):
                 images, boxes = zip(*photos.values(), strict=True)
                 kept += photos
-                parts.append(predict_landmarks(images, boxes, self.preset))
+                parts.append(predict_landmarks(images, boxes))
         if not parts:
             return {}
         predicted, camera = (np.concatenate(part) for part in zip(*parts, strict=True))
@@ -170,20 +169,19 @@ def box_of_half(points: np.ndarray, is_profile: bool) -> FaceBox:
 
 
 def predict_landmarks(
-    images: Sequence[np.ndarray], boxes: Sequence[FaceBox], preset: str
+    images: Sequence[np.ndarray], boxes: Sequence[FaceBox]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Predict landmarks with a preset in a few passes, each in the previous one's standard crop.
+    """Predict landmarks in a few passes, each in the previous one's standard crop.
 
     Args:
         images: (H, W, 3) uint8 RGB each.
         boxes: of the first pass.
-        preset: name or folder.
 
     Returns:
         (n, 68, 3) landmarks, px of the photos and depth; (n, 2, 3) px per mm, the linear part of
         each photo's camera, without the row of depth.
     """
-    reconstructor = _reconstructor(preset, preset_digest(preset))
+    reconstructor = _reconstructor()
     for _ in range(PASSES):
         faces = reconstructor.reconstruct_many(images, boxes, passes=1)
         landmarks = faces.landmarks
@@ -191,10 +189,10 @@ def predict_landmarks(
     return landmarks, faces.parameters.pose[:, :2, :3]
 
 
-@functools.lru_cache(maxsize=1)
-def _reconstructor(preset: str, digest: str) -> Reconstructor:
-    """A preset, opened once per process; reopened if a folder's digest changes."""
-    return Reconstructor.from_preset(preset)
+@functools.cache
+def _reconstructor() -> Reconstructor:
+    """The preset, opened once per process."""
+    return Reconstructor.from_preset(PRESET)
 
 
 def merge(

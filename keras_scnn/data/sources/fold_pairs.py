@@ -12,7 +12,6 @@ import csv
 import io
 import os
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -145,11 +144,7 @@ def _members(person: np.ndarray, first: np.ndarray, second: np.ndarray) -> list[
 
 def _find(file: Path, root: Path, name: str) -> Path:
     places = [root / name, real_path(file).parent.parent / name]
-    return _first_file(places, f"{file}: no photo {name}; looked for {places[0]} and {places[1]}")
-
-
-def _first_file(places: Iterable[Path], message: str) -> Path:
     for path in places:
         if path.is_file():
             return path
-    raise FileNotFoundError(message)
+    raise FileNotFoundError(f"{file}: no photo {name}; looked for {places[0]} and {places[1]}")

@@ -38,10 +38,12 @@ def read_bfm_annotation(path: str | os.PathLike) -> BfmAnnotation:
     """Read the parameters of one face, and its 68 landmarks if the file has them.
 
     Raises:
-        FileNotFoundError, ValueError: see ``read_mat``.
+        FileNotFoundError, ValueError: see ``read_mat``; or the scale is 0.
     """
     arrays = read_mat(path, {**FACE, **POSE}, "300W-LP", optional=LANDMARKS)
     shape, expression, pose = (arrays[key].reshape(-1) for key in (*FACE, *POSE))
+    if not pose[6]:  # in published files it may be negative
+        raise ValueError(f"{path}: the scale in Pose_Para is 0; a face needs another one")
     points = arrays.get("pt3d_68")
     landmarks = None if points is None else image_landmarks(points)
     return BfmAnnotation(shape, expression, pose, landmarks)

@@ -1,4 +1,4 @@
-"""People folders: one folder per person, any photos in it, labeled by networks and a joint fit.
+"""People folders: one folder per person, any photos in it, labeled by networks.
 
 Unsuitable photos (no face, disagreement of the networks, another person, a failed fit) are left
 out, with the reason.
@@ -6,26 +6,21 @@ out, with the reason.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from keras_scnn.data.labels.fit import FIT
 from keras_scnn.data.labels.landmarker import LANDMARK_PRESET, FoundFace, Landmarker
 from keras_scnn.data.labels.person import (
     Candidate,
-    PersonFit,
     choose_faces,
-    fit_photos,
+    find_misfits,
     plausible_faces,
-    residual_percent,
 )
-from keras_scnn.data.labels.recognizer import FaceTeacher
+from keras_scnn.data.labels.recognizer import FaceTeacher, shared_teacher
 from keras_scnn.data.photo_source import LabeledPhoto, PhotoSource
-from keras_scnn.fitting import PARTS, FitOptions, fit_person_landmarks
 from keras_scnn.io import read_image
 from keras_scnn.models.recognizers.chips import EMBEDDING_SIZE
 from keras_scnn.morphable_model import MorphableModel
@@ -33,9 +28,6 @@ from keras_scnn.photos.files import PHOTO_SUFFIXES, find_photos, people_of
 from keras_scnn.storage.shards import Failures
 
 CHUNK = 8  # photos held in memory at once
-# Strangers are detected by fits with a wide prior: with a narrow one all residuals are too large
-# for a stranger's to stand out.
-SEARCH = FitOptions(noise_mm=2.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,8 +51,6 @@ class PeopleFolder(PhotoSource):
 
     Args:
         folder: its subfolders are the people.
-        preset: name or folder of the preset that finds landmarks together with FaceMesh, and whose
-            face model is fitted.
         teacher: embed each face with dlib's recognizer (extra ``teacher``), to find photos of
             strangers, and the person among several faces in a photo.
 
@@ -69,11 +59,10 @@ class PeopleFolder(PhotoSource):
     """
 
     folder: Path
+    preset = LANDMARK_PRESET
 
-    def __init__(
-        self, folder: str | os.PathLike, preset: str = LANDMARK_PRESET, teacher: bool = False
-    ):
-        self.folder, self.preset, self._with_teacher = Path(folder), str(preset), teacher
+    def __init__(self, folder: str | os.PathLike, teacher: bool = False):
+        self.folder, self._with_teacher = Path(folder), teacher
         self.embedding_size = EMBEDDING_SIZE if teacher else 0
         self._people = scan_people(self.folder)
         self._networks: tuple[Landmarker, FaceTeacher | None] | None = None
@@ -96,10 +85,7 @@ class PeopleFolder(PhotoSource):
     def load(self, name: str) -> LabeledPhoto:
         """Labels of one photo.
 
-        ``landmarks`` are from the networks; ``extra`` has the joint fit: pose (3, 4)
-        image_from_model, identity (K,), expression (L,), fitted_landmarks (68, 3) px and depth,
-        residual_percent (1,) of the crop's side; also mesh (468, 3), FaceMesh's points, and with a
-        teacher embedding (128,).
+        ``landmarks`` are from the networks; the embedding (128,), with a teacher, is dlib's.
 
         Raises:
             FileNotFoundError: there is no photo of this name, or a network is not installed.
@@ -115,6 +101,10 @@ class PeopleFolder(PhotoSource):
             if photo.name == name:
                 return photo
         raise FileNotFoundError(f"{self.folder / name}: no photo of this name")
+
+    def read_image(self, name: str) -> np.ndarray:
+        """One photo, without labeling it; see ``PhotoSource.read_image``."""
+        return read_image(self.folder / name)
 
     def label(self, person: str) -> PersonLabels:
         """Labels of all photos of a person.
@@ -133,32 +123,17 @@ class PeopleFolder(PhotoSource):
         chosen, strangers = choose_faces(faces)
         left_out |= strangers
         names = list(chosen)
-        if not names:
-            return PersonLabels([], left_out)
-        landmarks = np.stack([candidate.face.landmarks for candidate in chosen.values()])
-        fitted = fit_photos(self.face_model, landmarks, SEARCH)
-        if len(fitted.kept):
-            joint = fit_person_landmarks(self.face_model, landmarks[fitted.kept], options=FIT)
-            residual = residual_percent(joint, landmarks[fitted.kept])
-            fitted = dataclasses.replace(fitted, fit=joint, residual=residual)
-        left_out |= {names[i]: reason for i, reason in fitted.reasons.items()}
-        photos = [
-            self._photo(names[i], person, chosen[names[i]], fitted, row)
-            for row, i in enumerate(fitted.kept)
-        ]
+        if names:
+            landmarks = np.stack([candidate.face.landmarks for candidate in chosen.values()])
+            misfits = find_misfits(self.face_model, landmarks)
+            left_out |= {names[i]: reason for i, reason in misfits.items()}
+        photos = [self._photo(n, person, chosen[n]) for n in names if n not in left_out]
         return PersonLabels(photos, left_out)
 
-    def _photo(self, photo, person, candidate: Candidate, fitted: PersonFit, row) -> LabeledPhoto:
-        assert fitted.fit is not None  # this photo was kept
-        parameters = fitted.fit.parameters
-        extra = {part: getattr(parameters, part)[row] for part in PARTS}
-        extra["fitted_landmarks"] = fitted.fit.landmarks[row]
-        extra["residual_percent"] = fitted.residual[row : row + 1]
-        extra["mesh"] = candidate.face.mesh
-        if candidate.embedding is not None:
-            extra["embedding"] = candidate.embedding
-        landmarks, image = candidate.face.landmarks, self.folder / photo
-        return LabeledPhoto(photo, person, landmarks, np.ones(68), image, extra=extra)
+    def _photo(self, name: str, person: str, chosen: Candidate) -> LabeledPhoto:
+        landmarks, image = chosen.face.landmarks, self.folder / name
+        embedding = chosen.embedding
+        return LabeledPhoto(name, person, landmarks, np.ones(68), image, embedding=embedding)
 
     @property
     def face_model(self) -> MorphableModel:
@@ -167,8 +142,8 @@ class PeopleFolder(PhotoSource):
 
     def _loaded(self) -> tuple[Landmarker, FaceTeacher | None]:
         if self._networks is None:
-            teacher = FaceTeacher() if self._with_teacher else None
-            self._networks = Landmarker(self.preset), teacher
+            teacher = shared_teacher() if self._with_teacher else None
+            self._networks = Landmarker(), teacher
         return self._networks
 
     def _faces(self, names: list[str]) -> tuple[dict[str, list[Candidate]], Failures[str]]:

@@ -145,7 +145,7 @@ def _check_kinds(file: Path, folds: int, each: int, pairs: list) -> None:
 def _pair(file: Path, number: int, words: list[str]) -> tuple[tuple[str, int], tuple[str, int]]:
     four = words if len(words) != 3 else [*words[:2], words[0], words[2]]
     is_pair = len(four) == 4 and four[1].isdecimal() and four[3].isdecimal()
-    if not is_pair or four[:2] == four[2:]:
+    if not is_pair or (four[0], int(four[1])) == (four[2], int(four[3])):
         raise ValueError(
             f"{file}, line {number}: '{' '.join(words)}'; a pair is 'name 1 2' or 'name 1 other 3' "
             "of two photos"

@@ -1,7 +1,7 @@
 """300-W's landmark files (.pts), and folders of photos with such a file beside each.
 
 Sagonas et al., "300 Faces In-the-Wild Challenge", 2013. The files' pixel coordinates count from 1,
-as in MATLAB; arguments and results of this module count from 0.
+as in MATLAB; results of this module count from 0.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import numpy as np
 from keras_scnn.data.photo_source import LabeledPhoto, PhotoSource
 from keras_scnn.geometry.landmarks68 import JAW
 from keras_scnn.photos.files import PHOTO_SUFFIXES, beside, either_case, find_photos, is_photo
-from keras_scnn.storage import atomic_path
 from keras_scnn.storage.guard import existing_file, reading
 from keras_scnn.storage.text import counted
 
@@ -45,25 +44,6 @@ def read_pts(path: str | os.PathLike) -> np.ndarray:
         return numbers.reshape(-1, 2) - 1
 
 
-def write_pts(path: str | os.PathLike, landmarks: np.ndarray) -> None:
-    """Write landmarks as a .pts file, with six decimals.
-
-    Args:
-        path: the file.
-        landmarks: (n, 2) or (n, 3) px, image frame; depth is not written.
-
-    Raises:
-        ValueError: wrong shape, or numbers that are not finite.
-    """
-    points = np.asarray(landmarks, np.float64)
-    if points.ndim != 2 or points.shape[1] not in (2, 3) or not np.isfinite(points[:, :2]).all():
-        raise ValueError(f"{path}: landmarks must be (n, 2) finite numbers, not {points.shape}")
-    lines = [f"{x:.6f} {y:.6f}" for x, y in points[:, :2] + 1]
-    text = "\n".join(["version: 1", f"n_points: {len(points)}", "{", *lines, "}", ""])
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="ascii")
-
-
 class PtsFolder(PhotoSource):
     """Photos with a .pts file of 68 landmarks beside each; every photo is a different person.
 
@@ -72,20 +52,16 @@ class PtsFolder(PhotoSource):
 
     Args:
         folder: contains photos and .pts files.
-        jaw_weight: 0 to 1, weight of the 17 jaw points, which follow the visible contour.
 
     Raises:
         FileNotFoundError: there is no such folder, or it has no .pts file.
-        ValueError: ``jaw_weight`` is out of range.
     """
 
     folder: Path
     labels = (".pts",)
 
-    def __init__(self, folder: str | os.PathLike, jaw_weight: float = JAW_WEIGHT):
-        if not 0 <= jaw_weight <= 1:
-            raise ValueError(f"jaw_weight is {jaw_weight}; it must be from 0 to 1")
-        self.folder, self.jaw_weight = Path(folder), jaw_weight
+    def __init__(self, folder: str | os.PathLike):
+        self.folder = Path(folder)
         self._names = _scan(self.folder)
 
     def names(self) -> list[str]:
@@ -104,7 +80,7 @@ class PtsFolder(PhotoSource):
         if len(points) != 68:
             raise ValueError(f"{file}: {counted(len(points), 'point')}; expected 68")
         weight = np.ones(68)
-        weight[JAW] = self.jaw_weight
+        weight[JAW] = JAW_WEIGHT
         landmarks = np.column_stack([points, np.full(68, np.nan)])
         return LabeledPhoto(name, name, landmarks, weight, image)
 

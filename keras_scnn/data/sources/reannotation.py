@@ -90,14 +90,12 @@ def _points_last(path: Path, points: np.ndarray) -> np.ndarray:
     return points[..., :2].astype(np.float64)
 
 
-def read_neutral_landmarks(
-    files: list[Path], basis: BfmLandmarks | str | os.PathLike
-) -> tuple[np.ndarray, np.ndarray]:
+def read_neutral_landmarks(files: list[Path], basis: BfmLandmarks) -> tuple[np.ndarray, np.ndarray]:
     """The annotated people's 68 landmarks without expression, from Shape_Para in .mat files.
 
     Args:
         files: .mat files of AFLW2000-3D or 300W-LP.
-        basis: the face model at its landmarks, or its file.
+        basis: the face model at its landmarks.
 
     Returns:
         (M, 68, 3) float64 of the faces and (68, 3) of the mean face, mm, x to the image's right,
@@ -107,7 +105,6 @@ def read_neutral_landmarks(
         FileNotFoundError: a file is missing.
         ValueError: a file is damaged, or an array is missing or has the wrong shape.
     """
-    landmarks = basis if isinstance(basis, BfmLandmarks) else BfmLandmarks.load(basis)
     shapes = np.stack([read_bfm_annotation(path).shape for path in files])
-    faces = landmarks.points(shapes, np.zeros(landmarks.expression_basis.shape[-1]))
-    return faces / MICROMETERS_PER_MM, landmarks.mean / MICROMETERS_PER_MM
+    faces = basis.points(shapes, np.zeros(basis.expression_basis.shape[-1]))
+    return faces / MICROMETERS_PER_MM, basis.mean / MICROMETERS_PER_MM

@@ -24,6 +24,7 @@ SPLIT = "train"  # the only split of both
 # Number of examples read at once, and of such windows kept: single examples cannot be read.
 WINDOW = 64
 WINDOWS_KEPT = 4
+PARAMETERS = ("shape_params", "exp_params", "pose_params")
 
 
 class _TfdsSource(PhotoSource):
@@ -31,31 +32,25 @@ class _TfdsSource(PhotoSource):
 
     Args:
         data_dir: data folder of TensorFlow Datasets; None for its default.
-        download: download and prepare the data set if it is not there.
 
     Raises:
         ImportError: tensorflow-datasets is not installed.
-        FileNotFoundError: the data set is not in data_dir, and ``download`` is False.
+        FileNotFoundError: the data set is not in data_dir.
         ValueError: its files are damaged.
     """
 
     data_set = ""
 
-    def __init__(self, data_dir: str | os.PathLike | None = None, download: bool = False):
+    def __init__(self, data_dir: str | os.PathLike | None = None):
         self.data_dir = None if data_dir is None else os.fspath(data_dir)
         builder = _builder(self.data_set, self.data_dir)
-        if download:
-            builder.download_and_prepare()
         if SPLIT not in (builder.info.splits or {}):
             raise FileNotFoundError(
                 f"{self.data_dir or 'the default folder of tensorflow-datasets'}: "
-                f"{self.data_set} is not prepared there; run 'tfds build {self.data_set}' (in "
-                "Python: download=True), or name its folder"
+                f"{self.data_set} is not prepared there; run 'tfds build {self.data_set}', or name "
+                "its folder"
             )
         self._count = builder.info.splits[SPLIT].num_examples
-
-    def __len__(self) -> int:
-        return self._count
 
     def names(self) -> list[str]:
         return [f"{SPLIT}/{i:06d}" for i in range(self._count)]
@@ -78,7 +73,6 @@ class Tfds300WLP(_TfdsSource):
 
     Args:
         data_dir: data folder of TensorFlow Datasets; None for its default.
-        download: download and prepare the data set if it is not there.
         basis: decodes the parameters to 68 landmarks with depth. Without it, x and y are from the
             feature landmarks_3d, and the depth is unknown, NaN.
 
@@ -89,12 +83,9 @@ class Tfds300WLP(_TfdsSource):
     data_set = "the300w_lp"
 
     def __init__(
-        self,
-        data_dir: str | os.PathLike | None = None,
-        download: bool = False,
-        basis: BfmLandmarks | None = None,
+        self, data_dir: str | os.PathLike | None = None, basis: BfmLandmarks | None = None
     ):
-        super().__init__(data_dir, download)
+        super().__init__(data_dir)
         self.basis = basis
         shapes = _examples(self.data_set, self.data_dir, SPLIT, only="shape_params")
         self._persons = [_person_of(example["shape_params"]) for example in shapes]
@@ -104,25 +95,13 @@ class Tfds300WLP(_TfdsSource):
         return self._persons[self._index(name)]
 
     def load(self, name: str) -> LabeledPhoto:
-        """Labels of one photo; ``extra`` has shape (199,), expression (29,) and pose (7,)."""
         example = self._example(name)
-        extra = {
-            key: np.asarray(example[feature], np.float64)
-            for key, feature in (
-                ("shape", "shape_params"),
-                ("expression", "exp_params"),
-                ("pose", "pose_params"),
-            )
-        }
         if self.basis is None:
             landmarks = _with_depth(example["landmarks_3d"], np.full(68, np.nan))
         else:
-            landmarks = self.basis.decode(**extra)
+            landmarks = self.basis.decode(*(np.float64(example[part]) for part in PARAMETERS))
         image = functools.partial(decode_image, example["image"])
-        weight, euler = np.ones(68), extra["pose"][:3]
-        return LabeledPhoto(
-            name, self.person(name), landmarks, weight, image, euler=euler, extra=extra
-        )
+        return LabeledPhoto(name, self.person(name), landmarks, np.ones(68), image)
 
 
 class TfdsAflw2000(_TfdsSource):

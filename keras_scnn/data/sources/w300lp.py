@@ -81,30 +81,22 @@ class W300LP(PhotoSource):
         return f"{folder}{MIRRORED}/{photo}"
 
     def load(self, name: str) -> LabeledPhoto:
-        """Labels of one photo; ``extra`` has shape (199,), expression (29,) and pose (7,).
-
-        With a Basel Face Model also ``parameters``, see ``PhotoSource``.
-        """
+        """Labels of one photo, with ``parameters`` if there is a Basel Face Model."""
         image = self.folder / name
         if not image.is_file():
             raise FileNotFoundError(f"{image}: no such photo; photos and .mat files come in pairs")
-        annotation = read_bfm_annotation(beside(image, ".mat"))
+        annotation, parameters = read_bfm_annotation(beside(image, ".mat")), None
+        if self._bfm is not None:
+            parameters = self._bfm.parameters(annotation, *self._components).to_vector()
         return LabeledPhoto(
             name=name,
             person=self.person(name),
             landmarks=self._landmarks(image, annotation),
             weight=np.ones(68),
             image=image,
-            euler=annotation.pose[:3],
-            extra=self._extra(annotation),
+            parameters=parameters,
             size=None if annotation.landmarks is not None and self._bfm is None else PHOTO_SIZE,
         )
-
-    def _extra(self, annotation: BfmAnnotation) -> dict[str, np.ndarray]:
-        extra = {key: getattr(annotation, key) for key in ("shape", "expression", "pose")}
-        if self._bfm is not None:
-            extra["parameters"] = self._bfm.parameters(annotation, *self._components).to_vector()
-        return extra
 
     def _landmarks(self, image: Path, annotation: BfmAnnotation) -> np.ndarray:
         if annotation.landmarks is not None:

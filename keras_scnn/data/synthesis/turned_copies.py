@@ -16,6 +16,7 @@ from keras_scnn.geometry.crops import invert_affine
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import FaceParameters, ParameterLayout
 from keras_scnn.photos.cropping import FaceBox, box_from_landmarks, crop_face
+from keras_scnn.storage.shards import Failures
 
 CONTEXT, DETAIL = 1.7, 1.25  # width and resolution of the part that is turned, relative to a crop
 MAX_TURN, MAX_YAW, PITCH_DEGREES = 45.0, 75.0, 6.0
@@ -24,21 +25,24 @@ RENDERED = ("images", "parameters", "landmarks")
 
 
 def with_turned_copies(
-    records: FaceRecords, source: PhotoSource, model: MorphableModel, count: int, seed: int = 0
-) -> FaceRecords:
+    records: FaceRecords, source: PhotoSource, model: MorphableModel, count: int
+) -> tuple[FaceRecords, Failures[str]]:
     """Records followed by ``count`` turned copies of each.
 
     A copy's yaw is changed within ``turn_limits``, and its pitch a little; the changes depend only
-    on the photo's name and the seed. Person, identity and expression do not change; ``#1``, ``#2``,
-    ... is appended to the name. The copy's landmarks are the face model's, with weights of 1, and
-    its ``crop_from_image`` is NaN. A photo that cannot be turned has no copies.
+    on the photo's name. Person, identity and expression do not change; ``#1``, ``#2``, ... is
+    appended to the name. The copy's landmarks are the face model's, with weights of 1, and its
+    ``crop_from_image`` is NaN. A photo that cannot be turned, for example because its face is
+    partly outside of it, has no copies.
 
     Args:
         records: in memory, with ``name`` and ``crop_from_image``.
         source: of the photos.
         model: the parameters' face model.
         count: number of copies of each photo.
-        seed: of the random turns.
+
+    Returns:
+        the records, and by the names of the copies that are missing, why they are.
 
     Raises:
         ValueError: the records have no ``name`` or ``crop_from_image``, or the model has no uv.
@@ -46,17 +50,18 @@ def with_turned_copies(
     check_can_turn(model)
     if records.name is None or records.crop_from_image is None:
         raise ValueError("records need name and crop_from_image to be turned")
-    made, positions = [], []
+    made, positions, missing = [], [], Failures[str]()
     for i, name in enumerate(records.name.tolist()):
-        rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+        rng = np.random.default_rng([0, zlib.crc32(name.encode())])
         try:
-            image = source.load(name).read_image()
+            image = source.read_image(name)
             made += [_turned(records, i, image, model, rng) for _ in range(count)]
-        except (OSError, ValueError):
-            continue  # the face is partly outside of the photo, for example
-        positions += [i] * count
+            positions += [i] * count
+        except (OSError, ValueError) as error:
+            for k in range(1, count + 1):
+                missing.note(f"{name}#{k}", error)
     if not made:
-        return records
+        return records, missing
     origin = np.array(positions)
     arrays = {name: getattr(records, name)[origin] for name in records.arrays()}
     arrays |= {n: np.stack(p) for n, p in zip(RENDERED, zip(*made, strict=True), strict=True)}
@@ -71,7 +76,7 @@ def with_turned_copies(
     both: dict[str, Any] = {
         name: np.concatenate([getattr(records, name), arrays[name]]) for name in arrays
     }
-    return dataclasses.replace(records, **both)
+    return dataclasses.replace(records, **both), missing
 
 
 def check_can_turn(model: MorphableModel) -> None:

@@ -14,15 +14,15 @@ from keras_scnn.data.labels.identity_labels import (
     Photos,
     align_means,
     teach_identity,
+    well_known,
 )
 from keras_scnn.data.records import photos_of_each
-from keras_scnn.data.sources.blends import MAX_DEGREES
+from keras_scnn.data.sources.blends import can_blend
 from keras_scnn.evaluation.pairs import rows_of_people
-from keras_scnn.geometry.camera import euler_from_camera
 from keras_scnn.geometry.similarities import move_landmarks, move_parameters
 from keras_scnn.models.recognizers.dlib import Recognizer
 from keras_scnn.morphable_model import MorphableModel, mirror_matrices
-from keras_scnn.parameters import POSE_SIZE, ParameterLayout, ParameterSpace
+from keras_scnn.parameters import ParameterLayout, ParameterSpace
 from keras_scnn.storage.text import counted
 from keras_scnn.training.config import TrainConfig
 from keras_scnn.training.groups import emphasis
@@ -44,8 +44,8 @@ class Supply:
     """Photos, recognizer and labels.
 
     The shape label of a photo is the posterior mean given its own fit and the recognizers'
-    embedding of the blend, or its own fit alone (``shape_labels``). Faces turned by more than
-    ``MAX_DEGREES`` are not blended; their labels are those of ``teach_identity``.
+    embedding of the blend, or its own fit alone (``shape_labels``). Faces that cannot be
+    blended (``blends.can_blend``) have the labels of ``teach_identity``.
 
     Args:
         config: of the run.
@@ -60,7 +60,7 @@ class Supply:
         photos: all arrays that batches are made from, on the device.
         embedding: (n, E) float32, the target of the network: embeddings minus their data set's
             mean, each recognizer's of length 1 on average; with a single recognizer NaN for faces
-            turned by more than ``MAX_DEGREES``.
+            that cannot be blended.
         vectors: (n, P) float32 labels of the photos without blending.
         space: parameter space of these labels.
 
@@ -84,9 +84,9 @@ class Supply:
         self._mirrors = tuple(jnp.asarray(m) for m in mirror_matrices(model))
         self._seen = np.isin(np.arange(len(records)), seen)
         self._in_group = self._choose_groups(records.identity)
-        pose = np.float64(records.parameters[:, :POSE_SIZE]).reshape(-1, 3, 4)
-        euler = np.rad2deg(euler_from_camera(pose))
-        self._frontal = np.abs(euler[:, 1:]).max(axis=1) < MAX_DEGREES
+        euler = records.euler_degrees()
+        self._frontal = can_blend(euler)
+        well_known(records.identity[self._frontal & self._seen])  # before all are embedded
         landmarks = known_landmarks(records, model)
         weight = np.where(self._in_group, config.group_landmarks, 1.0)[:, None] * records.weight
         self.photos = {

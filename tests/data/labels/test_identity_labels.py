@@ -13,7 +13,6 @@ from keras_scnn.data.labels.identity_labels import (
     regress_identity,
     ridge_regression,
     teach_identity,
-    yaw_degrees,
 )
 from keras_scnn.data.records import FaceRecords
 from keras_scnn.geometry.camera import compose
@@ -47,10 +46,6 @@ def people(tiny_face_model):
 
 def identities(records, model):
     return records.parameters[:, ParameterLayout(model.n_identity, model.n_expression).identity]
-
-
-def test_yaw_is_that_of_the_poses(people):
-    np.testing.assert_allclose(yaw_degrees(people[1]), people[2], atol=1e-3)
 
 
 def test_embeddings_lose_their_mean_and_those_of_profiles_are_left_out(people):
@@ -269,7 +264,7 @@ def test_four_frontal_photos_make_the_embedding_of_a_turned_one():
 
 def test_a_posterior_needs_people_with_many_photos(gaussian_people):
     embedding, shape, own, person, *_ = gaussian_people
-    with pytest.raises(ValueError, match="9 people have 10 photos; 10 are needed"):
+    with pytest.raises(ValueError, match="9 people have 10 photos, from .* learned; 10 are needed"):
         learn_posterior(shape[:90], own[:90], embedding[:90], person[:90])
 
 

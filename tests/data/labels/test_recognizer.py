@@ -78,7 +78,7 @@ def test_people_of_celeba_are_distinguished(shared_data, network, tmp_path):
     groups = []
     for person in source.people():
         photos = source.label(person).photos
-        groups.append(np.stack([photo.extra["embedding"] for photo in photos]))
+        groups.append(np.stack([photo.embedding for photo in photos]))
     rows, who = np.concatenate(groups), np.repeat([0, 1, 2], [len(g) for g in groups])
     distance = np.linalg.norm(rows[:, None] - rows, axis=-1)
     same = who[:, None] == who

@@ -105,6 +105,15 @@ def test_files_and_arrays_of_another_kind_are_refused(tmp_path):
         image_from_bfm(np.zeros(6))
 
 
+def test_an_annotation_without_a_scale_is_refused_by_name(tmp_path):
+    """A basis could not be recovered beside it: "Singular matrix"."""
+    arrays = random_parameters(np.random.default_rng(0))
+    arrays["Pose_Para"][0, 6] = 0
+    scipy.io.savemat(tmp_path / "face.mat", arrays)
+    with pytest.raises(ValueError, match=r"face\.mat: the scale in Pose_Para is 0"):
+        read_bfm_annotation(tmp_path / "face.mat")
+
+
 def test_the_published_basis_decodes_the_published_annotation(shared_data):
     basis = BfmLandmarks.load(shared_data / "300w-lp-fixture" / "bfm_landmarks68.npz")
     paths = sorted((shared_data / "aflw2000-3d-dev").glob("*.mat"))

@@ -86,7 +86,7 @@ def test_photos_are_predicted_once_though_the_source_goes_to_other_processes(tmp
     (tmp_path / names[1]).write_bytes(b"no photo")
     predicted = []
 
-    def predict(images, boxes, preset):
+    def predict(images, boxes):
         predicted.append(len(images))
         return np.full((len(images), 68, 3), 50.0), np.tile(np.eye(2, 3), (len(images), 1, 1))
 
@@ -153,7 +153,7 @@ def test_photos_without_landmarks_for_a_box_are_left_out_by_name(tmp_path, monke
     for name in names:
         write_image(tmp_path / name, np.zeros((120, 120, 3), np.uint8))
 
-    def predict(images, boxes, preset):
+    def predict(images, boxes):
         assert len(images) == len(boxes) == 2
         return np.full((2, 68, 3), 50.0), np.tile(np.eye(2, 3), (2, 1, 1))
 

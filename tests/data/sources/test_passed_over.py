@@ -5,7 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from annotated_faces import matlab_landmarks, random_basis, random_parameters, write_face
+from annotated_faces import matlab_landmarks, random_basis, random_parameters, write_face, write_pts
 
 from keras_scnn.data.photo_source import PhotoSource
 from keras_scnn.data.sources.aflw import LABELS as AFLW_LABELS
@@ -15,7 +15,7 @@ from keras_scnn.data.sources.cfp import CfpPhotos
 from keras_scnn.data.sources.choices import SOURCES
 from keras_scnn.data.sources.people import PeopleFolder
 from keras_scnn.data.sources.photo_lists import read_pairs
-from keras_scnn.data.sources.pts import PtsFolder, write_pts
+from keras_scnn.data.sources.pts import PtsFolder
 from keras_scnn.data.sources.w300lp import W300LP
 
 WITHOUT_FOLDER = {"tfds-300w-lp", "tfds-aflw2000", "blends", "blinks"}

@@ -65,6 +65,7 @@ def test_a_header_of_one_number_means_one_fold(folder):
         ("1 1\nAnn 1 2\nAnn 1\n", "line 3"),
         ("0 5\nAnn 1 2\n", "1 pair"),
         ("1\nAnn 1 1\nAnn 1 Bob 1\n", "line 2: 'Ann 1 1'.* two photos"),  # always one person
+        ("1\nAnn 1 01\nAnn 1 Bob 1\n", "line 2: 'Ann 1 01'.* two photos"),
         ("1\nAnn 1 -2\nAnn 1 Bob 1\n", "line 2: 'Ann 1 -2'"),
         # A photo of Ann stands for somebody else's: both pairs are of one person.
         ("1\nAnn 1 2\nAnn 2 Ann 3\n", "fold 1 has 2 pairs of one person and 0 of two"),

@@ -4,6 +4,7 @@ import scipy.io
 from annotated_faces import random_basis, random_parameters, write_face
 
 from keras_scnn.data.sources.aflw2000 import read_aflw2000
+from keras_scnn.data.sources.bfm_landmarks import BfmLandmarks
 from keras_scnn.data.sources.reannotation import read_neutral_landmarks, read_reannotation
 from keras_scnn.geometry.alignment import apply_similarity, similarity_alignment
 
@@ -85,17 +86,14 @@ def test_missing_annotations_are_named(tmp_path):
 
 def test_neutral_landmarks_are_those_of_a_slow_loop(tmp_path):
     basis, arrays = random_basis(), random_parameters(np.random.default_rng(6))
-    basis.save(tmp_path / "basis.npz")
     write_face(tmp_path / "one", arrays)
-    faces, mean = read_neutral_landmarks([tmp_path / "one.mat"], tmp_path / "basis.npz")
+    faces, mean = read_neutral_landmarks([tmp_path / "one.mat"], basis)
     np.testing.assert_allclose(mean, basis.mean / 1000, rtol=1e-5)
     shape = arrays["Shape_Para"][:, 0]
     expected = basis.mean + sum(shape[k] * basis.identity_basis[..., k] for k in range(199))
     np.testing.assert_allclose(faces[0], expected / 1000, rtol=1e-3, atol=1e-2)
     with pytest.raises(FileNotFoundError, match="two.mat"):
-        read_neutral_landmarks([tmp_path / "two.mat"], tmp_path / "basis.npz")
-    with pytest.raises(FileNotFoundError, match="no.npz"):
-        read_neutral_landmarks([tmp_path / "one.mat"], tmp_path / "no.npz")
+        read_neutral_landmarks([tmp_path / "two.mat"], basis)
 
 
 def test_real_annotations_are_their_own_re_annotation(shared_data):
@@ -107,7 +105,7 @@ def test_real_annotations_are_their_own_re_annotation(shared_data):
 
 def test_real_people_differ_from_their_mean_face_by_the_published_amount(shared_data):
     files = sorted((shared_data / "aflw2000-3d-dev").glob("*.mat"))
-    basis = shared_data / "300w-lp-fixture" / "bfm_landmarks68.npz"
+    basis = BfmLandmarks.load(shared_data / "300w-lp-fixture" / "bfm_landmarks68.npz")
     faces, mean = read_neutral_landmarks(files, basis)
     moved = apply_similarity(*similarity_alignment(mean, faces), np.broadcast_to(mean, faces.shape))
     # 1.82 mm on all 2,000 photos.

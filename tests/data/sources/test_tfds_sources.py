@@ -117,7 +117,7 @@ def tfds(monkeypatch):
 def test_equal_shape_parameters_are_one_person(tfds):
     source = Tfds300WLP()
     names = source.names()
-    assert len(source) == len(names) == len(set(names)) == COUNT
+    assert len(names) == len(set(names)) == COUNT
     persons = [source.person(name) for name in names]
     assert len(set(persons)) == PEOPLE
     assert all(persons[i] == persons[i % PEOPLE] for i in range(COUNT))
@@ -133,7 +133,6 @@ def test_a_basis_gives_landmarks_with_depth(tfds):
         np.testing.assert_allclose(photo.landmarks, expected, atol=1e-3)  # float32 parameters
         assert photo.read_image().shape == (450, 450, 3)
         assert np.abs(photo.read_image().astype(int) - i).max() <= 1
-        np.testing.assert_array_equal(photo.euler, photo.extra["pose"][:3])
 
 
 def test_without_a_basis_the_depth_is_unknown(tfds):
@@ -166,11 +165,10 @@ def test_sources_travel_to_worker_processes(tfds):
     sent_through_a_pipe(source.load("train/000001"))
 
 
-def test_a_data_set_that_is_not_there_is_named_or_downloaded(tfds):
+def test_a_data_set_that_is_not_there_is_named(tfds):
     Builder.prepared = False
     with pytest.raises(FileNotFoundError, match=r"here: aflw2k3d is not prepared there"):
         TfdsAflw2000("here")
-    assert len(TfdsAflw2000("here", download=True)) == COUNT
 
 
 def test_wrong_names_and_damaged_files_are_refused(tfds):

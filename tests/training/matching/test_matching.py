@@ -16,7 +16,7 @@ from xla_flags import FAST
 
 from keras_scnn.data.records import FaceRecords, save_records
 from keras_scnn.training.config import TrainConfig
-from keras_scnn.training.run import check_mode_backend
+from keras_scnn.training.run import check_mode_backend, open_data
 
 pytest.importorskip("jax")
 
@@ -102,6 +102,23 @@ def test_another_face_model_in_the_same_file_has_another_pack(tmp_path, tiny_fac
         tiny_face_model.replace(identity_basis=basis).save(file)
         paths.append(packed_photos(config))
     assert paths[0] != paths[1]
+
+
+@pytest.mark.parametrize("is_rendered", [True, False])
+def test_too_few_people_are_reported_before_photos_are_rendered_or_packed(
+    tmp_path, is_rendered, monkeypatch
+):
+    """The error came after all photos were packed, and embedded by the recognizer."""
+    images, landmarks = np.zeros((90, 32, 32, 3), np.uint8), np.zeros((90, 68, 3), np.float32)
+    people = np.repeat(np.arange(9), 10)
+    records = FaceRecords(images, np.zeros((90, 144), np.float32), landmarks, people, "open_face")
+    save_records(tmp_path / "records", records)
+    data = {"people": 9, "photos": 10} if is_rendered else {"data": str(tmp_path / "records")}
+    for place in ("records.cached_records", "matching.pack.write_pack"):
+        monkeypatch.setattr(f"keras_scnn.training.{place}", lambda *_: pytest.fail("too late"))
+    config = TrainConfig(batches="matching", cache=str(tmp_path / "cache"), held_out=2, **data)
+    with pytest.raises(ValueError, match="9 people have 10 photos, .*; 10 are needed"):
+        open_data(config)
 
 
 def test_a_pack_given_as_data_is_read_where_it_is():

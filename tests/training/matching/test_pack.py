@@ -9,6 +9,7 @@ import pytest
 from keras_scnn.data.mixture import Mixture
 from keras_scnn.data.records import part_of
 from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, cached_records
+from keras_scnn.fitting import FitOptions, fit_landmarks
 from keras_scnn.geometry.crops import crop_from_image
 from keras_scnn.training.matching import pack as packing
 from keras_scnn.training.matching.pack import frame, read_pack, single_fits, write_pack
@@ -59,16 +60,52 @@ def test_the_photos_of_a_person_are_fitted_separately(mixture, open_face):
     np.testing.assert_array_equal(fits[2], three.records.parameters[2, 12:92])
 
 
+def test_the_prior_of_single_fits_is_that_of_the_face_model(mixture, open_face):
+    """Other models' fits had the narrower prior of the open face model, unlike ``prepare``'s."""
+    other = open_face.replace(name="other")
+    points = mixture.records.landmarks[..., :2].astype(np.float64)
+    options = FitOptions(identity_sd=1.0, expression_sd=0.5, iterations=15, tolerance=1e-3)
+    expected = fit_landmarks(other, points, options=options).parameters.identity
+    np.testing.assert_array_equal(single_fits(mixture, other), np.float32(expected))
+
+
 def test_each_folder_of_photos_belongs_to_its_records(mixture, open_face, tmp_path, monkeypatch):
     """There may be spaces around the commas."""
     matrix = np.tile(np.eye(2, 3, dtype=np.float32), (6, 1, 1))
     names = np.array([f"{i}.jpg" for i in range(6)])
     records = dataclasses.replace(mixture.records, name=names, crop_from_image=matrix)
     several, read = Mixture(records, np.repeat([0, 1], 3)), set()
-    photo = np.zeros((48, 48, 3), np.uint8)
-    monkeypatch.setattr(packing, "read_image", lambda path: (read.add(str(path)), photo)[1])
+
+    def read_image(path):
+        read.add(str(path))
+        return np.asarray(records.images[[int(path.stem)]])[0]
+
+    monkeypatch.setattr(packing, "read_image", read_image)
+    monkeypatch.chdir(tmp_path)
+    for i, name in enumerate(names):
+        for folder in ("one", "two"):
+            (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / ("one" if i < 3 else "two") / name).touch()
     write_pack(tmp_path / "pack.npz", several, open_face, "one, two ")
     assert read == {f"{'one' if i < 3 else 'two'}/{i}.jpg" for i in range(6)}
+
+
+def test_another_photo_of_the_same_name_is_refused(mixture, open_face, tmp_path, monkeypatch):
+    """As in folders in the wrong order: the labels were trained on with other faces' pixels."""
+    smooth = np.stack([cv2.GaussianBlur(image, (0, 0), 4) for image in mixture.records.images[:]])
+    names = np.array([f"{i}.jpg" for i in range(6)])
+    matrix = np.tile(np.eye(2, 3, dtype=np.float32), (6, 1, 1))
+    arrays = {"images": smooth, "name": names, "crop_from_image": matrix}
+    records = dataclasses.replace(mixture.records, **arrays)
+    several, photos = dataclasses.replace(mixture, records=records), [*range(6)]
+    for name in names:
+        (tmp_path / name).touch()
+    monkeypatch.setattr(packing, "read_image", lambda path: smooth[photos[int(path.stem)]])
+    write_pack(tmp_path / "pack.npz", several, open_face, str(tmp_path))
+    photos[4] = 1
+    with pytest.raises(ValueError, match=r"4\.jpg: does not show what the crop of this name shows"):
+        write_pack(tmp_path / "other.npz", several, open_face, str(tmp_path))
+    assert not (tmp_path / "other.npz").exists()
 
 
 def test_photos_and_records_must_fit(mixture, open_face, tmp_path):
@@ -78,6 +115,27 @@ def test_photos_and_records_must_fit(mixture, open_face, tmp_path):
     nameless = dataclasses.replace(mixture, records=nameless)
     with pytest.raises(ValueError, match="the records do not name their photos"):
         write_pack(tmp_path / "pack.npz", nameless, open_face, "one")
+
+
+@pytest.mark.parametrize(
+    ("name", "scale", "message"),
+    [("5.jpg", 1.0, r"one/5\.jpg: no such photo"), ("4.jpg#1", np.nan, r"'4\.jpg#1' is no photo")],
+)
+def test_a_missing_photo_and_a_turned_copy_are_named_before_any_photo_is_read(
+    mixture, open_face, tmp_path, monkeypatch, name, scale, message
+):
+    """They were named after all photos before them were packed."""
+    matrix = np.tile(np.eye(2, 3, dtype=np.float32), (6, 1, 1))
+    matrix[5] *= scale
+    names = np.array([*(f"{i}.jpg" for i in range(5)), name])
+    (tmp_path / "one").mkdir()
+    for one in names[:5]:
+        (tmp_path / "one" / one).touch()
+    records = dataclasses.replace(mixture.records, name=names, crop_from_image=matrix)
+    monkeypatch.setattr(packing, "read_image", lambda path: pytest.fail("a photo was read"))
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        several = dataclasses.replace(mixture, records=records)
+        write_pack(tmp_path / "pack.npz", several, open_face, str(tmp_path / "one"))
 
 
 @pytest.mark.parametrize(
