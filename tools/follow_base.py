@@ -27,9 +27,8 @@ import numpy as np
 
 from keras_scnn.models import Preset, load_preset, save_preset
 from keras_scnn.models.encoders import PREFIX, build_encoder
-from keras_scnn.models.flip_averaging import build_flip_averaged
 from keras_scnn.models.heads import FINE
-from keras_scnn.models.preset_network import branch_like
+from keras_scnn.models.preset_network import with_settings
 from keras_scnn.settings import command
 from keras_scnn.storage.outputs import check_out
 from learn_gaze import read_labels
@@ -62,18 +61,15 @@ def with_base(preset: Preset, base: Preset) -> Preset:
     if any(not np.array_equal(own[path], others[path]) for path in encoder):
         raise ValueError("the base has another encoder")
     heads = {name: getattr(base, name) for name in ("expression_channels", "gaze_channels")}
-    branch = branch_like(preset, **heads)
-    new = {w.path: w for w in base.core.weights if w.path.startswith(FINE)}
-    for weight in branch.weights:
-        weight.assign((own | new)[weight.path])
-    columns = preset.layout.expression
-    kernel, bias = branch.get_layer("parameters").get_weights()
+    followed, of_heads = with_settings(preset, new=(FINE,), **heads)
+    for weight in of_heads:
+        weight.assign(others[weight.path])
+    columns, layer = preset.layout.expression, followed.core.get_layer("parameters")
+    kernel, bias = layer.get_weights()
     theirs_kernel, theirs_bias = base.core.get_layer("parameters").get_weights()
     kernel[:, columns], bias[columns] = theirs_kernel[:, columns], theirs_bias[columns]
-    branch.get_layer("parameters").set_weights([kernel, bias])
-    if preset.is_flip_averaged:
-        branch = build_flip_averaged(branch, preset.space)
-    return dataclasses.replace(preset, branch=branch)
+    layer.set_weights([kernel, bias])
+    return followed
 
 
 def changed_columns(old: np.ndarray, new: np.ndarray) -> np.ndarray:

@@ -21,7 +21,6 @@ known; the last tenth of the people are used only to measure.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import sys
 from dataclasses import dataclass, fields
@@ -36,7 +35,7 @@ from keras_scnn.geometry.camera import angle_in_image, euler_from_camera
 from keras_scnn.io import read_image
 from keras_scnn.models import Preset, load_preset
 from keras_scnn.models.heads import FINE, GAZE
-from keras_scnn.models.preset_network import branch_like
+from keras_scnn.models.preset_network import with_settings
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.photos.cropping import crop_upright
 from keras_scnn.photos.files import find_photos
@@ -227,12 +226,7 @@ class Batches(keras.utils.PyDataset):
 
 def with_gaze_head(preset: Preset, channels: int) -> Preset:
     """The preset with a new gaze head, which has no effect yet, in place of one that it has."""
-    branch = branch_like(preset, gaze_channels=channels)
-    old = {weight.path: weight for weight in preset.core.weights}
-    for weight in branch.weights:
-        if not weight.path.startswith(GAZE):
-            weight.assign(old[weight.path])
-    return dataclasses.replace(preset, branch=branch)
+    return with_settings(preset, new=(GAZE,), gaze_channels=channels)[0]
 
 
 def gaze_network(preset: Preset) -> keras.Model:

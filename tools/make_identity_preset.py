@@ -20,7 +20,7 @@ import numpy as np
 from keras_scnn.models import Preset, load_preset, save_preset
 from keras_scnn.models.encoders import PREFIX
 from keras_scnn.models.heads import SEEN
-from keras_scnn.models.preset_network import branch_like
+from keras_scnn.models.preset_network import with_settings
 from keras_scnn.models.presets import list_presets, preset_digest
 from keras_scnn.models.recognizers.layers import (
     fill_chip_points,
@@ -46,15 +46,14 @@ RECOGNIZERS = "dlib+sface"
 
 def with_recognizers(preset: Preset, feature_size: int, recognizers: str = RECOGNIZERS) -> Preset:
     """The preset with recognizers, and with untrained identity and feature heads."""
-    branch = branch_like(preset, feature_size=feature_size, recognizers=recognizers)
-    trained = {w.path: w for w in preset.core.weights}
-    for weight in branch.weights:
-        if not weight.path.startswith((PREFIX, "features_linear")):
-            weight.assign(trained[weight.path])
-    for name, layer in recognizer_layers(branch).items():
+    heads = (PREFIX, "features_linear")
+    changed, _ = with_settings(
+        preset, new=heads, feature_size=feature_size, recognizers=recognizers
+    )
+    for name, layer in recognizer_layers(changed.core).items():
         layer.set_weights(packaged_weights(name))
-    fill_chip_points(branch, preset.space)
-    return dataclasses.replace(preset, branch=branch)
+    fill_chip_points(changed.core, preset.space)
+    return changed
 
 
 def check_of_package(parser: argparse.ArgumentParser, name: str) -> None:

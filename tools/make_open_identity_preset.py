@@ -138,7 +138,7 @@ def main(argv: list[str] | None = None) -> None:
     }
     made = dataclasses.replace(
         preset,
-        branch=build_flip_averaged(preset.branch, preset.space),
+        branch=build_flip_averaged(preset.core, preset.space),
         metadata=metadata,
         within_person_covariance=np.float32(within_person_covariance(predicted, records.identity)),
     )

@@ -29,7 +29,7 @@ from keras_scnn.face_models import load_face_model
 from keras_scnn.geometry.alignment import similarity_alignment
 from keras_scnn.geometry.camera import euler_from_camera
 from keras_scnn.models import Preset, load_preset, save_preset
-from keras_scnn.models.preset_network import branch_like
+from keras_scnn.models.preset_network import with_settings
 from keras_scnn.models.recognizers.chips import Chip, weights_path
 from keras_scnn.models.recognizers.dlib import DlibNetwork, Recognizer, read_recognizer
 from keras_scnn.models.recognizers.sface import (
@@ -144,14 +144,12 @@ def wider(preset: Preset, feature_size: int = 0) -> Preset:
     """The preset with a joint head, and a longer feature (0: as long); new weights are 0."""
     joint = bool(preset.feature_channels) and not preset.has_identity_encoder
     size = feature_size or preset.feature_size
-    branch = branch_like(preset, feature_size=size, joint_head=joint)
-    for weight in branch.weights:
-        (old,) = (w for w in preset.core.weights if w.path == weight.path)
-        value, shape = np.asarray(old), weight.shape
-        if value.shape != shape:
-            value = np.pad(value, [(0, n - m) for n, m in zip(shape, value.shape, strict=True)])
-        weight.assign(value)
-    return dataclasses.replace(preset, branch=branch)
+    changed, larger = with_settings(preset, feature_size=size, joint_head=joint)
+    old = {weight.path: np.asarray(weight) for weight in preset.core.weights}
+    for weight in larger:
+        value, shape = old[weight.path], weight.shape
+        weight.assign(np.pad(value, [(0, n - m) for n, m in zip(shape, value.shape, strict=True)]))
+    return changed
 
 
 def not_negative(text: str) -> float:
