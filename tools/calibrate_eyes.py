@@ -29,13 +29,13 @@ from tqdm import tqdm
 from keras_scnn.data.sources.aflw import read_labels
 from keras_scnn.geometry.landmarks68 import MIRROR68
 from keras_scnn.io import read_image
-from keras_scnn.models import Preset, load_preset, save_preset
+from keras_scnn.models import Preset, save_preset
 from keras_scnn.models.heads import fine_layers
 from keras_scnn.models.inference import keras_network
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.settings import command
 from keras_scnn.storage.outputs import check_out
-from solve_identity import whole
+from solve_identity import load_own, whole
 from upright_portraits import PHOTOS, upright_portraits
 
 SIDES = ("Right", "Left")  # the subject's; the right eye is the landmarks 36 to 41
@@ -202,7 +202,7 @@ def main(argv: list[str] | None = None) -> None:
         parser.error("--seed is for --renderings")
     if not args.aflw and args.renderings < 2:
         parser.error(f"--renderings is {args.renderings}; it must be 2 or more")
-    preset = load_preset(args.preset)
+    preset = load_own(args.preset)
     if args.aflw:
         eyes, made_of, each_person = aflw_eyes(preset, args.aflw), "aflw", 1
     else:
