@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 
+from keras_scnn.models.presets import FOLDER, SETTINGS, read_settings
 from keras_scnn.morphable_model import ASSET, MorphableModel
 from keras_scnn.storage.arrays import read_arrays
 
@@ -126,13 +127,32 @@ def test_presets_are_rewritten_for_the_embedded_model(tools, open_face, tmp_path
         if model is old:
             expected = posed
     np.testing.assert_allclose(posed, expected, atol=0.3)  # px, one a mm
-    with pytest.raises(SystemExit, match="already"):
+    with pytest.raises(ValueError, match="is already for the face model"):
         retarget(tmp_path, old, open_face)
     settings = json.loads((tmp_path / "preset.json").read_text())
     settings |= {"face_model_digest": old.digest, "recognizers": "dlib+sface"}
     (tmp_path / "preset.json").write_text(json.dumps(settings))
-    with pytest.raises(SystemExit, match="recognizers"):
+    with pytest.raises(ValueError, match="has recognizers"):
         retarget(tmp_path, old, open_face)
+
+
+def test_no_preset_is_rewritten_if_one_of_them_is_for_another_model(
+    tools, open_face, tmp_path, refused
+):
+    """A preset mapped from a model that it is not for would give wrong faces without an error."""
+    import retarget_presets
+
+    old = open_face.replace(mean=1.1 * open_face.mean)
+    old.save(tmp_path / "old.npz")
+    settings = read_settings(FOLDER / "mobile" / SETTINGS)
+    for name, digest in (("a", old.digest), ("b", 64 * "0")):
+        text = json.dumps(settings | {"face_model_digest": digest})
+        (tmp_path / name).mkdir()
+        (tmp_path / name / SETTINGS).write_text(text)
+    folders = tmp_path / "a", tmp_path / "b"
+    error = refused(retarget_presets, tmp_path / "old.npz", *folders)
+    assert f"{folders[1]}: is for the face model 000000000000, but the older one has" in error
+    assert read_settings(folders[0] / SETTINGS)["face_model_digest"] == old.digest
 
 
 @pytest.mark.slow
