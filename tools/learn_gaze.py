@@ -182,8 +182,11 @@ def read_or_make(args: argparse.Namespace) -> Labels:
                     f"not {value}; give the same, or another file"
                 )
         return labels
+    if args.labels:
+        check_out(args.labels.parent, "--labels:")
     made = rendered_labels(args.renderings, args.seed) if args.renderings else make_labels(args)
     if args.labels:
+        args.labels.parent.mkdir(parents=True, exist_ok=True)
         write_npz(args.labels, FORMAT, VERSION, made_of=json_text(made_of), **vars(made))
     return made
 
