@@ -66,6 +66,7 @@ def cached(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
     """The array in a .npy file, which is computed and written if it is missing."""
     if not path.is_file():
         array = make()
+        path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as temporary, temporary.open("wb") as file:
             np.save(file, array)
     return read_npy(path)

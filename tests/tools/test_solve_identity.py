@@ -66,6 +66,13 @@ def test_given_embeddings_must_exist_and_be_those_of_the_photos(tool, made, args
     assert not made
 
 
+def test_a_cache_in_a_new_folder_is_made(tool, tmp_path):
+    """The folder of an --out that does not exist yet, beside which arrays are cached."""
+    array = tool.cached(tool.cache_path(tmp_path / "new" / "out", 1), lambda: np.arange(3.0))
+    np.testing.assert_array_equal(array, np.arange(3.0))
+    assert len(list((tmp_path / "new").iterdir())) == 1
+
+
 def test_half_an_array_is_no_array(tool, made, args, tmp_path, monkeypatch):
     def stopped(file, array):
         file.write(b"half")
