@@ -22,7 +22,6 @@ import json
 import sys
 from pathlib import Path
 
-import keras
 import numpy as np
 
 from keras_scnn.models import Preset, load_preset, save_preset
@@ -32,7 +31,7 @@ from keras_scnn.models.preset_network import with_settings
 from keras_scnn.settings import command
 from keras_scnn.storage.outputs import check_out
 from learn_gaze import read_labels
-from map_identity import BATCH
+from map_identity import both_views
 
 MOST_CROPS = 4000
 SUM = "parameters_sum"  # the layer of all whitened parameters, before the identity layer
@@ -41,9 +40,7 @@ SUM = "parameters_sum"  # the layer of all whitened parameters, before the ident
 def first_parameters(preset: Preset, crops: np.ndarray) -> np.ndarray:
     """(2 n, P) whitened parameters of n crops and of their mirror images, before the identity
     layer."""
-    network = keras.Model(preset.core.input, preset.core.get_layer(SUM).output)
-    views = (crops, np.ascontiguousarray(crops[:, :, ::-1]))
-    return np.concatenate([network.predict(view, BATCH, verbose=0) for view in views])
+    return np.concatenate(both_views(preset, SUM, crops))
 
 
 def with_base(preset: Preset, base: Preset) -> Preset:
@@ -54,7 +51,8 @@ def with_base(preset: Preset, base: Preset) -> Preset:
     """
     same = preset.face_model.digest == base.face_model.digest
     mine, theirs = preset.space.whitening, base.space.whitening
-    if not same or not np.array_equal([*vars(mine).values()], [*vars(theirs).values()]):
+    same &= np.array_equal(mine.mean, theirs.mean) and np.array_equal(mine.scale, theirs.scale)
+    if not same:
         raise ValueError("the base has another face model, or another whitening")
     own, others = ({w.path: w for w in each.core.weights} for each in (preset, base))
     encoder = {w.path for w in build_encoder(preset.encoder, preset.input_size).weights}

@@ -186,9 +186,7 @@ def solve_steady(
 def solve_feature(preset: Preset, pack: Pack, taught: TaughtIdentity, chosen: np.ndarray) -> None:
     """Replace the feature by a regression of the embedding on it, folded into its layer."""
     layer, records = preset.core.get_layer("features_linear"), pack.mixture.records
-    network = keras.Model(preset.core.input, layer.output)
-    images = np.asarray(records.images[chosen])
-    feature = np.asarray(network.predict(images, batch_size=BATCH), np.float64)
+    feature = output_of(preset, layer.name, np.asarray(records.images[chosen]))
     weight = photo_weights(records, chosen)
     targets = taught.embedding[chosen]
     kernel, bias = solve_steady(feature, targets, weight, records.identity[chosen])
