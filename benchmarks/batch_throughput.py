@@ -36,12 +36,12 @@ from keras_scnn.storage.shards import WORKER_ENVIRONMENT, run_shards
 SIZE, SHARD = 120, 256
 
 
-def write_crops(folder: Path, count: int, quality: int = 90) -> list[str]:
+def write_crops(folder: Path, count: int) -> list[str]:
     """Write JPEG files of synthetic faces, of which only a hundred are different."""
     crops = [c for person in range(20) for c in render_person(SyntheticConfig(photos=5), person)[0]]
     names = [f"{i:06d}.jpg" for i in range(count)]
     for i, name in enumerate(names):
-        PIL.Image.fromarray(crops[i % len(crops)]).save(folder / name, quality=quality)
+        PIL.Image.fromarray(crops[i % len(crops)]).save(folder / name, quality=90)
     return names
 
 
@@ -95,7 +95,11 @@ def ratio(folder: Path, out: Path, names: list[str], workers: int, rounds: int) 
 
 
 def whole_command(folder: Path, out: Path, count: int, workers: int) -> None:
-    """Run the whole command, and measure the memory of its processes once a second."""
+    """Run the whole command, and measure the memory of its processes once a second.
+
+    Raises:
+        CalledProcessError: the command failed, so its time is no result.
+    """
     words = ["-m", "keras_scnn.reconstruct", str(folder), "--out", str(out), "--crops"]
     start = time.perf_counter()
     run = subprocess.Popen([sys.executable, *words, "--workers", str(workers)])
@@ -104,6 +108,8 @@ def whole_command(folder: Path, out: Path, count: int, workers: int) -> None:
         series.append(memory(run.pid))
         time.sleep(1)
     seconds = time.perf_counter() - start
+    if run.returncode:
+        raise subprocess.CalledProcessError(run.returncode, run.args)
     print(f"whole command: {count} crops in {seconds:.1f} s, {count / seconds:,.0f} crops/s")
     thirds = [max(part) for part in np.array_split(series, 3)]
     print("memory of all processes, MB, peak in each third:", [round(t / 1e6) for t in thirds])

@@ -36,8 +36,14 @@ QUALITIES = range(30, 101, 5)
 
 
 def read_faces(folder: Path, every: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(photo, (68, 2) landmarks in px from 0) of every n-th .pts file."""
+    """(photo, (68, 2) landmarks in px from 0) of every n-th .pts file.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
     points = sorted(folder.glob("*.pts"))[::every]
+    if not points:
+        raise FileNotFoundError(f"{folder}: no .pts files; it must have them beside .jpg photos")
     return [
         (read_image(path.with_suffix(".jpg")), np.loadtxt(path, skiprows=3, max_rows=68) - 1)
         for path in points

@@ -83,9 +83,11 @@ def main() -> None:
         parts, killed, end = len(list((local / FACES).iterdir())), [], threading.Event()
         killer = threading.Thread(target=kill_some, args=(ray, parts, args.kills, killed, end))
         killer.start()
-        timed(crops, ray, "ray", args.workers)
-        end.set()
-        killer.join()
+        try:
+            timed(crops, ray, "ray", args.workers)
+        finally:
+            end.set()
+            killer.join()
         print(f"{len(killed)} actors killed, at {', '.join(f'{s:.0f}' for s in killed)} s")
         same = checked(local, names) == checked(ray, names)
         print(f"{len(names)} photos, each with one row; parts bit for bit the same: {same}")

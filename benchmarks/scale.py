@@ -183,6 +183,8 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=1024, help="px, their resized longer side")
     parser.add_argument("--parts-only", action="store_true", help="no whole runs")
     args = parser.parse_args()
+    if args.folder and not find_photos(args.folder).photos:
+        parser.error(f"{args.folder}: no photos")
     with tempfile.TemporaryDirectory() as home:
         names = write_crops(Path(home), 4 * SHARD)
         print("crops of 120 px:")

@@ -13,6 +13,7 @@ import argparse
 import base64
 import http.client
 import io
+import itertools
 import json
 import os
 import re
@@ -39,14 +40,20 @@ PATH = "/v1/models/scnn:predict"
 
 
 class Server:
-    """A server process for a preset, with seconds until it listened, memory and CPU time."""
+    """A server process for a preset, with seconds until it listened, memory and CPU time.
+
+    A context manager, which stops it.
+    """
 
     def __init__(self, preset: str):
         begin = time.perf_counter()
         words = ["-m", "keras_scnn.serve", preset, "--port", "0", "--no-access-log"]
         self._run = subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE, text=True)
         lines = (re.search(r"at http://([\d.]+):(\d+)", line) for line in self._run.stdout)
-        host, port = next(filter(None, lines)).groups()
+        found = next(filter(None, lines), None)
+        if found is None:
+            raise RuntimeError(f"the server of {preset} ended with status {self._run.wait()}")
+        host, port = found.groups()
         self.start_s, self.place = time.perf_counter() - begin, (host, int(port))
         self._process = psutil.Process(self._run.pid)
 
@@ -58,7 +65,10 @@ class Server:
         times = self._process.cpu_times()
         return times.user + times.system
 
-    def stop(self) -> None:
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *error) -> None:
         self._run.terminate()
         self._run.wait(40)
         self._run.stdout.close()
@@ -123,13 +133,12 @@ def start_up(preset: str, folder: Path) -> None:
     (in_keras / "network.tflite").unlink(missing_ok=True)
     (in_keras / "state.json").write_text(json.dumps({"done": False}))
     for name, one in (("LiteRT", preset), ("Keras", str(in_keras))):
-        server = Server(one)
-        print(
-            f"{name}: listens after {server.start_s:.1f} s ({server.cpu_s():.1f} s CPU), "
-            f"{server.memory_mb:.0f} MB",
-            flush=True,
-        )
-        server.stop()
+        with Server(one) as server:
+            print(
+                f"{name}: listens after {server.start_s:.1f} s ({server.cpu_s():.1f} s CPU), "
+                f"{server.memory_mb:.0f} MB",
+                flush=True,
+            )
 
 
 def contest(preset: str, clients: list[int], seconds: float) -> None:
@@ -142,11 +151,10 @@ def contest(preset: str, clients: list[int], seconds: float) -> None:
     whole = Reconstructor(data, FaceDetector(), network)
     text = base64.b64encode(photo).decode()
     boxed = {"instances": [{"b64": text, "box": [float(v) for v in box.as_array()]}]}
-    server = Server(preset)
     kinds = {"photo as body": (photo, "image/jpeg")}
     kinds["JSON with box"] = (json.dumps(boxed).encode(), "application/json")
-    for count in clients:
-        for name, (body, kind) in kinds.items():
+    with Server(preset) as server:
+        for count, (name, (body, kind)) in itertools.product(clients, kinds.items()):
             load(server, count, body, kind, seconds / 10)
             bare = cpu_seconds(lambda: network(crop), seconds / 3)
             python = cpu_seconds(lambda: whole(image), seconds / 3)
@@ -158,8 +166,7 @@ def contest(preset: str, clients: list[int], seconds: float) -> None:
                 f"p50 {got['p50'] / bare:.1f} x, p99 {got['p99'] / bare:.1f} x the bare network",
                 flush=True,
             )
-    print(f"memory after that: {server.memory_mb:.0f} MB")
-    server.stop()
+        print(f"memory after that: {server.memory_mb:.0f} MB")
 
 
 def main() -> None:

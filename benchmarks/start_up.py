@@ -15,17 +15,27 @@ import sys
 import tempfile
 from pathlib import Path
 
+from keras_scnn.settings import FAILURE
+
 HELP = ("train", "evaluate", "prepare", "reconstruct", "compare", "serve", "ablate", "export")
 HELP += ("demo", "presets")
+ERRORS = ("train --p-sam 1", "train --people 0")
 
 
-def cpu_seconds(words: list[str], repeats: int) -> float:
-    """Minimum user plus system time of ``python WORDS``, including its child processes."""
+def cpu_seconds(words: list[str], repeats: int, status: int) -> float:
+    """Minimum user plus system time of ``python WORDS``, including its child processes.
+
+    Raises:
+        RuntimeError: it ends with another exit status, so its time is no result.
+    """
     times = []
     for _ in range(repeats):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([sys.executable, *words], capture_output=True)
+        run = subprocess.run([sys.executable, *words], capture_output=True, text=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        if run.returncode != status:
+            last = run.stderr.strip().splitlines()[-1:]
+            raise RuntimeError(f"{' '.join(words)}: status {run.returncode}, not {status}: {last}")
         times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     return min(times)
 
@@ -50,14 +60,14 @@ def main() -> None:
         photo, out = args.photo or astronaut(Path(place)), ["--out", f"{place}/out"]
         works = {"python, NumPy": ["-c", "import numpy"]}
         works |= {f"{name} --help": ["-m", "keras_scnn", name, "--help"] for name in HELP}
-        works["train --p-sam 1"] = ["-m", "keras_scnn", "train", "--p-sam", "1"]
-        works["train --people 0"] = ["-m", "keras_scnn", "train", "--people", "0"]
+        for words in ERRORS:
+            works[words] = ["-m", "keras_scnn", *words.split()]
         works["python, Keras"] = ["-c", "import keras"]
         works["reconstruct PHOTO"] = ["-m", "keras_scnn", "reconstruct", str(photo), *out]
         works["compare PHOTO PHOTO"] = ["-m", "keras_scnn", "compare", *[str(photo)] * 2, *out]
         unit = None
         for name, words in works.items():
-            seconds = cpu_seconds(words, args.repeats)
+            seconds = cpu_seconds(words, args.repeats, FAILURE if name in ERRORS else 0)
             unit = unit or seconds
             print(f"{name:24}{seconds:7.2f} s{seconds / unit:8.1f} x", flush=True)
 

@@ -3,7 +3,7 @@
 python benchmarks/texture.py [PRESET]
 """
 
-import sys
+import argparse
 import time
 
 import numpy as np
@@ -18,8 +18,10 @@ ROUNDS = 7
 
 def main() -> None:
     """Print the times."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("preset", nargs="?", default=DEFAULT_PRESET)
     image = data.astronaut()
-    reconstructor = Reconstructor.from_preset(sys.argv[1] if sys.argv[1:] else DEFAULT_PRESET)
+    reconstructor = Reconstructor.from_preset(parser.parse_args().preset)
     face = reconstructor.largest(image)
     posed = face.posed_vertices
     yardstick = seconds(lambda: reconstructor.largest(image))

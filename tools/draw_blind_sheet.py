@@ -27,6 +27,8 @@ from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.photos.cropping import crop_face
 from keras_scnn.reconstruction.reconstructor import Reconstructor
 from keras_scnn.settings import DEFAULT_PRESET, command
+from keras_scnn.storage import atomic_path
+from keras_scnn.storage.outputs import check_out
 
 PHOTOS, HEADS = 6, 3  # in a row
 
@@ -109,13 +111,19 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if not 2 <= args.people <= 26 or args.photos < 1 or min(args.last, args.seed) < 0:
         parser.error("--people must be 2 to 26, --photos 1 or more, --last and --seed 0 or more")
+    if args.out.suffix[1:].lower() not in Figure().canvas.get_supported_filetypes():
+        parser.error(f"{args.out}: unknown kind of picture; give a name that ends in .png or .pdf")
+    check_out(args.out.parent, "out:")
     rng = np.random.default_rng(args.seed)
     people = choose(args.folder, args.people, args.last, args.photos, rng)
     reconstructor = Reconstructor.from_preset(args.preset)
     parts = [pictures(reconstructor, paths) for paths in tqdm(people, desc="people")]
     crops, heads = zip(*parts, strict=True)
     order = rng.permutation(len(heads))
-    draw(crops, heads, order, reconstructor.preset.face_model).savefig(args.out, dpi=90)
+    figure = draw(crops, heads, order, reconstructor.preset.face_model)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(args.out) as temporary:
+        figure.savefig(temporary, dpi=90)
     key = args.out.with_name(f"{args.out.stem}-key.csv")
     with key.open("w", newline="") as file:
         rows = csv.writer(file)

@@ -29,7 +29,7 @@ from open_face_paint import paint_texture
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 TILE, SUPERSAMPLE = 240, 2
 SEED = 7
-COLUMNS = 8
+PEOPLE, COLUMNS = 24, 8
 YAWS = np.radians([-30, 0, 30, 0, -15, 15])
 EXPOSURE = 1.1
 SKINS = np.array([[224, 172, 146], [198, 145, 115], [168, 120, 92], [136, 95, 74], [235, 195, 172]])
@@ -99,11 +99,11 @@ def draw_face(model: MorphableModel, vertices: np.ndarray, yaw: float, texture: 
     return np.round(cv2.resize(image, (TILE, TILE), interpolation=cv2.INTER_AREA)).astype(np.uint8)
 
 
-def draw_identities(model: MorphableModel, count: int = 24) -> np.ndarray:
+def draw_identities(model: MorphableModel) -> np.ndarray:
     """A grid of random people: coefficients from the standard normal distribution."""
     rng = np.random.default_rng(SEED)
     tiles = []
-    for i in range(count):
+    for i in range(PEOPLE):
         vertices = model.vertices(rng.standard_normal(model.n_identity))
         kind = rng.integers(len(SKINS))
         texture = paint_texture(model, SKINS[kind] / 255, HAIRS[kind] / 255)

@@ -26,14 +26,14 @@ TURNS = ((-45, 0), (-30, 0), (-15, 0), (0, 0), (15, 0), (30, 0), (45, 0), (20, 1
 
 
 def pictures(reconstructor: Reconstructor, path: Path, size: int, marks: bool) -> list[np.ndarray]:
-    """The face of a photo at each of TURNS; [] if there is no face."""
+    """The face of a photo at each of TURNS; [] if there is no face, after a message."""
     photo = read_image(path)
     faces = reconstructor(photo)
     if not faces:
+        tqdm.write(f"left out: {path}: no face found", file=sys.stderr)
         return []
     box = faces[0].box
-    center = np.array([box.x0 + box.x1, box.y0 + box.y1]) / 2
-    crop = crop_face(photo, FaceBox.square(center, 1.6 * box.width), size)
+    crop = crop_face(photo, FaceBox.square(box.center, 1.6 * box.width), size)
     outputs = faces[0].parameters
     pose = transform_camera(crop.crop_from_image, outputs.pose)
     face, made = FaceParameters(pose, outputs.identity, outputs.expression), []
@@ -59,8 +59,10 @@ def main(argv: list[str] | None = None) -> None:
         parser.error(f"--size is {args.size}; it must be 1 or more")
     cv2.setNumThreads(1)
     reconstructor = Reconstructor.from_preset()
-    made = [pictures(reconstructor, p, args.size, args.marks) for p in tqdm(args.photos)]
-    write_image(args.out, grid([image for row in made for image in row], len(TURNS)))
+    rows = [pictures(reconstructor, p, args.size, args.marks) for p in tqdm(args.photos)]
+    if not any(rows):
+        raise ValueError(f"{args.out} is not drawn: no photo shows a face")
+    write_image(args.out, grid([image for row in rows for image in row], len(TURNS)))
 
 
 if __name__ == "__main__":

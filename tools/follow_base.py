@@ -22,18 +22,16 @@ import json
 import sys
 from pathlib import Path
 
-import keras
 import numpy as np
 
 from keras_scnn.models import Preset, load_preset, save_preset
 from keras_scnn.models.encoders import PREFIX, build_encoder
-from keras_scnn.models.flip_averaging import build_flip_averaged
 from keras_scnn.models.heads import FINE
-from keras_scnn.models.preset_network import branch_like
+from keras_scnn.models.preset_network import with_settings
 from keras_scnn.settings import command
 from keras_scnn.storage.outputs import check_out
 from learn_gaze import read_labels
-from map_identity import BATCH
+from map_identity import both_views
 
 MOST_CROPS = 4000
 SUM = "parameters_sum"  # the layer of all whitened parameters, before the identity layer
@@ -42,9 +40,7 @@ SUM = "parameters_sum"  # the layer of all whitened parameters, before the ident
 def first_parameters(preset: Preset, crops: np.ndarray) -> np.ndarray:
     """(2 n, P) whitened parameters of n crops and of their mirror images, before the identity
     layer."""
-    network = keras.Model(preset.core.input, preset.core.get_layer(SUM).output)
-    views = (crops, np.ascontiguousarray(crops[:, :, ::-1]))
-    return np.concatenate([network.predict(view, BATCH, verbose=0) for view in views])
+    return np.concatenate(both_views(preset, SUM, crops))
 
 
 def with_base(preset: Preset, base: Preset) -> Preset:
@@ -55,25 +51,23 @@ def with_base(preset: Preset, base: Preset) -> Preset:
     """
     same = preset.face_model.digest == base.face_model.digest
     mine, theirs = preset.space.whitening, base.space.whitening
-    if not same or not np.array_equal([*vars(mine).values()], [*vars(theirs).values()]):
+    same &= np.array_equal(mine.mean, theirs.mean) and np.array_equal(mine.scale, theirs.scale)
+    if not same:
         raise ValueError("the base has another face model, or another whitening")
     own, others = ({w.path: w for w in each.core.weights} for each in (preset, base))
     encoder = {w.path for w in build_encoder(preset.encoder, preset.input_size).weights}
     if any(not np.array_equal(own[path], others[path]) for path in encoder):
         raise ValueError("the base has another encoder")
     heads = {name: getattr(base, name) for name in ("expression_channels", "gaze_channels")}
-    branch = branch_like(preset, **heads)
-    new = {w.path: w for w in base.core.weights if w.path.startswith(FINE)}
-    for weight in branch.weights:
-        weight.assign((own | new)[weight.path])
-    columns = preset.layout.expression
-    kernel, bias = branch.get_layer("parameters").get_weights()
+    followed, of_heads = with_settings(preset, new=(FINE,), **heads)
+    for weight in of_heads:
+        weight.assign(others[weight.path])
+    columns, layer = preset.layout.expression, followed.core.get_layer("parameters")
+    kernel, bias = layer.get_weights()
     theirs_kernel, theirs_bias = base.core.get_layer("parameters").get_weights()
     kernel[:, columns], bias[columns] = theirs_kernel[:, columns], theirs_bias[columns]
-    branch.get_layer("parameters").set_weights([kernel, bias])
-    if preset.is_flip_averaged:
-        branch = build_flip_averaged(branch, preset.space)
-    return dataclasses.replace(preset, branch=branch)
+    layer.set_weights([kernel, bias])
+    return followed
 
 
 def changed_columns(old: np.ndarray, new: np.ndarray) -> np.ndarray:

@@ -21,7 +21,6 @@ known; the last tenth of the people are used only to measure.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import sys
 from dataclasses import dataclass, fields
@@ -36,7 +35,7 @@ from keras_scnn.geometry.camera import angle_in_image, euler_from_camera
 from keras_scnn.io import read_image
 from keras_scnn.models import Preset, load_preset
 from keras_scnn.models.heads import FINE, GAZE
-from keras_scnn.models.preset_network import branch_like
+from keras_scnn.models.preset_network import with_settings
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.photos.cropping import crop_upright
 from keras_scnn.photos.files import find_photos
@@ -88,9 +87,9 @@ class Labels:
     is_held_out: np.ndarray
 
 
-def rendered_labels(people: int, seed: int) -> Labels:
-    """Portraits in which the eyes are not closed, and their gaze."""
-    crops, faces, _ = upright_portraits(people, seed)
+def rendered_labels(people: int, seed: int, size: int) -> Labels:
+    """Portraits of ``size`` px in which the eyes are not closed, and their gaze."""
+    crops, faces, _ = upright_portraits(people, seed, size)
     model = MorphableModel.open_face()
     lids = [model.arkit_names.index(f"eyeBlink{side}") for side in SIDES]
     shows = faces.expression[:, lids].max(axis=1) < MOST_BLINK
@@ -166,8 +165,10 @@ def _measure(path: Path, reconstructor: Reconstructor, find_irises: IrisFinder) 
     return crop, np.clip(gaze, -MOST, MOST), face.euler_degrees
 
 
-def read_or_make(args: argparse.Namespace) -> Labels:
+def read_or_make(args: argparse.Namespace, size: int) -> Labels:
     """The labels in the file ``args.labels``, which is written if it does not exist.
+
+    Renderings are made with crops of ``size`` px.
 
     Raises:
         ValueError: the file is damaged, or its labels were made with other options.
@@ -183,8 +184,14 @@ def read_or_make(args: argparse.Namespace) -> Labels:
                     f"not {value}; give the same, or another file"
                 )
         return labels
-    made = rendered_labels(args.renderings, args.seed) if args.renderings else make_labels(args)
     if args.labels:
+        check_out(args.labels.parent, "--labels:")
+    if args.renderings:
+        made = rendered_labels(args.renderings, args.seed, size)
+    else:
+        made = make_labels(args)
+    if args.labels:
+        args.labels.parent.mkdir(parents=True, exist_ok=True)
         write_npz(args.labels, FORMAT, VERSION, made_of=json_text(made_of), **vars(made))
     return made
 
@@ -227,12 +234,7 @@ class Batches(keras.utils.PyDataset):
 
 def with_gaze_head(preset: Preset, channels: int) -> Preset:
     """The preset with a new gaze head, which has no effect yet, in place of one that it has."""
-    branch = branch_like(preset, gaze_channels=channels)
-    old = {weight.path: weight for weight in preset.core.weights}
-    for weight in branch.weights:
-        if not weight.path.startswith(GAZE):
-            weight.assign(old[weight.path])
-    return dataclasses.replace(preset, branch=branch)
+    return with_settings(preset, new=(GAZE,), gaze_channels=channels)[0]
 
 
 def gaze_network(preset: Preset) -> keras.Model:
@@ -271,7 +273,8 @@ def fold(preset: Preset, network: keras.Model) -> None:
     looks, own = look_weights(preset.face_model), preset.layout.expression
     units = np.flatnonzero(looks.any(axis=0))
     columns = own.start + units
-    mean, scale = (part[columns] for part in vars(preset.space.whitening).values())
+    whitening = preset.space.whitening
+    mean, scale = whitening.mean[columns], whitening.scale[columns]
     to_units = UNIT * looks[:, units] / scale
     fine, fine_bias = network.get_layer("fine").get_weights()
     pooled, bias = network.get_layer("pooled").get_weights()
@@ -360,7 +363,7 @@ def main(argv: list[str] | None = None) -> None:
         parser.error(f"preset '{args.preset}' takes gaze over from its base (follow_base.py)")
     keras.utils.set_random_seed(args.seed)
     look_weights(preset.face_model)  # raises if there are no eyes to turn
-    labels = read_or_make(args)
+    labels = read_or_make(args, preset.input_size)
     check_labels(labels, preset)
     preset = with_gaze_head(preset, args.channels)
     network = gaze_network(preset)

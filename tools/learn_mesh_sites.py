@@ -84,8 +84,10 @@ def aflw_meshes(folder: Path) -> tuple[np.ndarray, np.ndarray]:
 
 def check(folder: Path) -> None:
     """Print the error of FaceMesh, the preset and their mean on a folder of .pts files."""
-    landmarker, rows = Landmarker(), []
-    paths = sorted(folder.glob("*.pts"))
+    paths, rows = sorted(folder.glob("*.pts")), []
+    if not paths:
+        raise FileNotFoundError(f"--check {folder}: no .pts files")
+    landmarker = Landmarker()
     for start in tqdm(range(0, len(paths), BATCH)):
         batch = paths[start : start + BATCH]
         result = landmarker([read_image(path.with_suffix(".jpg")) for path in batch])

@@ -20,7 +20,7 @@ import numpy as np
 from keras_scnn.models import Preset, load_preset, save_preset
 from keras_scnn.models.encoders import PREFIX
 from keras_scnn.models.heads import SEEN
-from keras_scnn.models.preset_network import branch_like
+from keras_scnn.models.preset_network import with_settings
 from keras_scnn.models.presets import list_presets, preset_digest
 from keras_scnn.models.recognizers.layers import (
     fill_chip_points,
@@ -44,23 +44,29 @@ from solve_identity import cache_path, cached, open_labels
 RECOGNIZERS = "dlib+sface"
 
 
-def with_recognizers(preset: Preset, feature_size: int, recognizers: str = RECOGNIZERS) -> Preset:
+def with_recognizers(preset: Preset, feature_size: int, recognizers: str) -> Preset:
     """The preset with recognizers, and with untrained identity and feature heads."""
-    branch = branch_like(preset, feature_size=feature_size, recognizers=recognizers)
-    trained = {w.path: w for w in preset.core.weights}
-    for weight in branch.weights:
-        if not weight.path.startswith((PREFIX, "features_linear")):
-            weight.assign(trained[weight.path])
-    for name, layer in recognizer_layers(branch).items():
+    sizes = {"feature_size": feature_size, "recognizers": recognizers}
+    changed, _ = with_settings(preset, new=(PREFIX, "features_linear"), **sizes)
+    for name, layer in recognizer_layers(changed.core).items():
         layer.set_weights(packaged_weights(name))
-    fill_chip_points(branch, preset.space)
-    return dataclasses.replace(preset, branch=branch)
+    fill_chip_points(changed.core, preset.space)
+    return changed
 
 
-def check_of_package(parser: argparse.ArgumentParser, name: str) -> None:
-    """Reject a preset whose weights cannot be shared, because it is not in the package."""
+def load_geometry(name: str) -> Preset:
+    """The preset whose pose and expression are used, and whose weights are shared.
+
+    Raises:
+        ValueError: it is not in the package, or has recognizers or an identity encoder.
+    """
     if name not in list_presets():
-        parser.error(f"{name} is not a preset of the package: {', '.join(list_presets())}")
+        raise ValueError(f"{name} is not a preset of the package: {', '.join(list_presets())}")
+    preset = load_preset(name)
+    if preset.recognizers or preset.has_identity_encoder:
+        has = "recognizers" if preset.recognizers else "an identity encoder"
+        raise ValueError(f"preset '{name}' has {has}; give a preset without")
+    return preset
 
 
 @command
@@ -70,10 +76,10 @@ def main(argv: list[str] | None = None) -> None:
     add_map_arguments(parser)
     args = parser.parse_args(argv)
     check_out(args.out)
-    check_of_package(parser, args.preset)
-    pack, taught = open_labels(args)
+    geometry = load_geometry(args.preset)
+    pack, taught = open_labels(args, geometry)
     records, chosen = pack.mixture.records, taught_photos(pack, taught, args.held_out)
-    preset = with_recognizers(load_preset(args.preset), taught.embedding.shape[1])
+    preset = with_recognizers(geometry, taught.embedding.shape[1], RECOGNIZERS)
     made_of = content_digest(args.pack), preset_digest(args.preset), chosen.tolist()
     images, person = records.images, records.identity[chosen]
     inputs = cached(

@@ -21,7 +21,7 @@ import numpy as np
 
 from keras_scnn.data.labels.identity_labels import STEADINESS, ridge_regression
 from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, cached_records
-from keras_scnn.models import Preset, load_preset, save_preset
+from keras_scnn.models import Preset, save_preset
 from keras_scnn.models.encoders import PREFIX
 from keras_scnn.models.flip_averaging import build_flip_averaged
 from keras_scnn.models.heads import SEEN
@@ -31,7 +31,7 @@ from keras_scnn.models.recognizers.layers import unchanged_recognizers
 from keras_scnn.settings import command
 from keras_scnn.shape_distance import shape_coordinates, within_person_covariance
 from keras_scnn.storage.outputs import check_out
-from make_identity_preset import check_of_package, with_recognizers
+from make_identity_preset import load_geometry, with_recognizers
 from map_identity import output_of
 from solve_identity import cache_path, cached, whole
 
@@ -107,7 +107,6 @@ def parsed(argv: list[str] | None) -> argparse.Namespace:
     for name in ("people", "photos"):
         if (count := getattr(args, name)) < 2:
             parser.error(f"--{name} is {count}; it must be 2 or more")
-    check_of_package(parser, args.geometry)
     return args
 
 
@@ -119,10 +118,7 @@ def main(argv: list[str] | None = None) -> None:
     config = SyntheticConfig(
         people=args.people, photos=args.photos, seed=args.seed, portraits=True, **LOOK
     )
-    geometry = load_preset(args.geometry)
-    if geometry.recognizers:
-        raise SystemExit(f"--geometry: '{args.geometry}' has recognizers; give a preset without")
-    preset = with_recognizers(geometry, EMBEDDING_SIZE, RECOGNIZER)
+    preset = with_recognizers(load_geometry(args.geometry), EMBEDDING_SIZE, RECOGNIZER)
     records = cached_records(config, args.cache)
     made_of = config.key, preset_digest(args.geometry), unchanged_recognizers(preset.core)
     path = cache_path(args.out, *made_of)
@@ -138,7 +134,7 @@ def main(argv: list[str] | None = None) -> None:
     }
     made = dataclasses.replace(
         preset,
-        branch=build_flip_averaged(preset.branch, preset.space),
+        branch=build_flip_averaged(preset.core, preset.space),
         metadata=metadata,
         within_person_covariance=np.float32(within_person_covariance(predicted, records.identity)),
     )

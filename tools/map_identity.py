@@ -25,7 +25,7 @@ import numpy as np
 from keras_scnn.data.labels.identity_labels import TaughtIdentity, ridge_regression
 from keras_scnn.data.mixture import Mixture
 from keras_scnn.data.records import FaceRecords, split_people
-from keras_scnn.models import Preset, load_preset, save_preset
+from keras_scnn.models import Preset, save_preset
 from keras_scnn.models.presets import SETTINGS, preset_folder, read_settings
 from keras_scnn.models.shared_weights import BASE
 from keras_scnn.morphable_model import mirror_matrices
@@ -36,7 +36,7 @@ from keras_scnn.training.digests import content_digest
 from keras_scnn.training.identity_map import MapOptions, learn_identity_map
 from keras_scnn.training.matching.pack import Pack
 from keras_scnn.training.release_weights import with_covariance
-from solve_identity import add_arguments, not_negative, open_labels, share, whole
+from solve_identity import add_arguments, load_own, not_negative, open_labels, share, whole
 
 BATCH = 64
 # Share in the labels of the fit to all of the person's photos; the rest is from the recognizers.
@@ -186,9 +186,7 @@ def solve_steady(
 def solve_feature(preset: Preset, pack: Pack, taught: TaughtIdentity, chosen: np.ndarray) -> None:
     """Replace the feature by a regression of the embedding on it, folded into its layer."""
     layer, records = preset.core.get_layer("features_linear"), pack.mixture.records
-    network = keras.Model(preset.core.input, layer.output)
-    images = np.asarray(records.images[chosen])
-    feature = np.asarray(network.predict(images, batch_size=BATCH), np.float64)
+    feature = output_of(preset, layer.name, np.asarray(records.images[chosen]))
     weight = photo_weights(records, chosen)
     targets = taught.embedding[chosen]
     kernel, bias = solve_steady(feature, targets, weight, records.identity[chosen])
@@ -203,9 +201,9 @@ def main(argv: list[str] | None = None) -> None:
     add_map_arguments(parser)
     args = parser.parse_args(argv)
     check_out(args.out)
-    pack, taught = open_labels(args)
+    preset = load_own(args.preset)
+    pack, taught = open_labels(args, preset)
     chosen = taught_photos(pack, taught, args.held_out)
-    preset = load_preset(args.preset)
     inputs = both_views(preset, "parameters", np.asarray(pack.mixture.records.images[chosen]))
     fold(preset, *learn_map(preset, pack, taught, chosen, inputs, args))
     if preset.feature_size == taught.embedding.shape[1]:

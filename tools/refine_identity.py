@@ -45,7 +45,7 @@ from keras_scnn.storage.outputs import check_out
 from keras_scnn.training.identity_map import MapOptions, centered
 from keras_scnn.training.release_weights import with_covariance
 from map_identity import BATCH, FIT_SHARE, both_views, fold, map_to, save_refined
-from solve_identity import cache_path, cached, not_negative, share, whole
+from solve_identity import cache_path, cached, check_fits, not_negative, share, whole
 
 MIN_POINTS = 20  # per photo; CFP has 30
 PENALTY = 0.02  # by cross-validation over people: held-out labels are predicted best at 0.01-0.03
@@ -158,6 +158,7 @@ def main(argv: list[str] | None = None) -> None:
     if points and not any(_has_points(points, name) for name in records.name[chosen].tolist()):
         parser.error(f"--points: {args.points} has no points of photos of --data")
     preset = load_preset(args.preset)
+    check_fits(preset, mixture, f"--data: {args.data}")
     names, known = records.name[chosen], known_shapes(mixture, chosen, args)
     shapes = with_points(preset.face_model, known, names, person, points, args.prior_mm)
     images = np.asarray(records.images[chosen])

@@ -14,7 +14,6 @@ network.tflite again: python -m keras_scnn.export PRESET --attach.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,12 +24,14 @@ from scipy.linalg import block_diag
 from keras_scnn.face_models import FACE_MODEL
 from keras_scnn.geometry.alignment import apply_similarity, similarity_alignment
 from keras_scnn.models.heads import FINE, GAZE
-from keras_scnn.models.presets import FORMAT, NETWORK, SETTINGS, VERSION, WEIGHTS
+from keras_scnn.models.presets import FORMAT, NETWORK, SETTINGS, VERSION, WEIGHTS, read_settings
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import POSE_SIZE, ParameterLayout
 from keras_scnn.settings import command
 from keras_scnn.shape_distance import shape_basis
-from keras_scnn.storage import atomic_path, read_npz, write_npz
+from keras_scnn.storage import read_npz, write_npz
+from keras_scnn.storage.atomic import staged_files
+from keras_scnn.storage.text import json_text
 
 KERNEL, BIAS = f"{NETWORK}parameters/kernel", f"{NETWORK}parameters/bias"
 LANDMARK_WEIGHT = 5.0  # of a landmark; other vertices of the skin have a weight of 1
@@ -101,17 +102,31 @@ def _unit_ratios(old: MorphableModel, new: MorphableModel, frame: np.ndarray) ->
     return ratios
 
 
-def retarget(folder: Path, old: MorphableModel, new: MorphableModel) -> None:
-    """Rewrite one preset's files.
+def checked_settings(folder: Path, old: MorphableModel, new: MorphableModel) -> dict:
+    """The settings of a preset that can be rewritten.
 
     Raises:
-        SystemExit: the preset is already for the new model, or has recognizers.
+        FileNotFoundError: the folder is not a preset.
+        ValueError: the preset is already for the new model, or for neither of the two (presets of
+            version 0.1 do not say for which), or has recognizers.
     """
-    settings = json.loads((folder / SETTINGS).read_text())
-    if settings.get("face_model_digest") == new.digest:
-        raise SystemExit(f"{folder}: is already for the face model {new.digest[:12]}")
+    settings = read_settings(folder / SETTINGS)
+    digest = settings.get("face_model_digest", old.digest)
+    if digest == new.digest:
+        raise ValueError(f"{folder}: is already for the face model {new.digest[:12]}")
+    if digest != old.digest:
+        raise ValueError(
+            f"{folder}: is for the face model {digest[:12]}, but the older one has the digest "
+            f"{old.digest[:12]}"
+        )
     if settings.get("recognizers"):
-        raise SystemExit(f"{folder}: has recognizers; only presets without them can be rewritten")
+        raise ValueError(f"{folder}: has recognizers; only presets without them can be rewritten")
+    return settings
+
+
+def retarget(folder: Path, old: MorphableModel, new: MorphableModel) -> None:
+    """Rewrite one preset's files, all or nothing; errors as ``checked_settings``."""
+    settings = checked_settings(folder, old, new)
     arrays = read_npz(folder / WEIGHTS, FORMAT, VERSION)
     mapping = find_retargeting(old, new)
     matrix, offset = mapping.matrix()
@@ -135,9 +150,9 @@ def retarget(folder: Path, old: MorphableModel, new: MorphableModel) -> None:
     settings |= {"n_identity": new.n_identity, "n_expression": new.n_expression}
     settings |= {"face_model_digest": new.digest}
     settings["metadata"]["retargeted_from_face_model"] = old.digest
-    write_npz(folder / WEIGHTS, FORMAT, VERSION, **arrays)
-    with atomic_path(folder / SETTINGS) as temporary:
-        temporary.write_text(json.dumps(settings, indent=2) + "\n")
+    with staged_files(folder) as aside:
+        write_npz(aside / WEIGHTS, FORMAT, VERSION, **arrays)
+        (aside / SETTINGS).write_text(json_text(settings))
     (folder / FACE_MODEL).unlink(missing_ok=True)  # the older one
 
 
@@ -182,6 +197,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("presets", type=Path, nargs="*", help="folders, rewritten in place")
     args = parser.parse_args(argv)
     old, new = MorphableModel.load(args.old_model), MorphableModel.open_face()
+    for folder in args.presets:
+        checked_settings(folder, old, new)  # before the first one is rewritten
     print(report(old, new))
     for folder in args.presets:
         retarget(folder, old, new)

@@ -5,7 +5,8 @@
 The heads are linear, so a ridge regression of the labels on their inputs takes minutes on a CPU,
 whereas training would need an accelerator (``keras-scnn train --recipe matching``). Pose and
 expression do not change. PACK is a file of ``keras_scnn.training.matching.pack.write_pack``; the
-embeddings of its photos are computed once and cached beside it, in PACK.embeddings-(digest).npy.
+embeddings of its photos are computed once and cached beside it, in PACK.embeddings-(digest).npy;
+``--embeddings`` is such a file that exists.
 """
 
 from __future__ import annotations
@@ -28,12 +29,13 @@ from keras_scnn.data.labels.identity_labels import (
     teach_identity,
     well_known,
 )
+from keras_scnn.data.mixture import Mixture
 from keras_scnn.data.records import split_people
 from keras_scnn.data.sources.blends import can_blend
 from keras_scnn.face_models import load_face_model
 from keras_scnn.geometry.alignment import similarity_alignment
 from keras_scnn.models import Preset, load_preset, save_preset
-from keras_scnn.models.preset_network import branch_like
+from keras_scnn.models.preset_network import with_settings
 from keras_scnn.models.recognizers.chips import Chip, weights_path
 from keras_scnn.models.recognizers.dlib import DlibNetwork, Recognizer, read_recognizer
 from keras_scnn.models.recognizers.sface import (
@@ -47,6 +49,7 @@ from keras_scnn.morphable_model import mirror_matrices
 from keras_scnn.parameters import ParameterLayout
 from keras_scnn.settings import command
 from keras_scnn.storage import atomic_path, packaged_file
+from keras_scnn.storage.arrays import read_npy
 from keras_scnn.storage.outputs import check_out
 from keras_scnn.storage.shards import digest
 from keras_scnn.training.digests import content_digest
@@ -67,9 +70,10 @@ def cached(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
     """The array in a .npy file, which is computed and written if it is missing."""
     if not path.is_file():
         array = make()
+        path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as temporary, temporary.open("wb") as file:
             np.save(file, array)
-    return np.load(path, allow_pickle=False)
+    return read_npy(path)
 
 
 def chip_of(frame: np.ndarray, landmarks: np.ndarray, chip: Chip) -> np.ndarray:
@@ -142,18 +146,47 @@ def solve(preset: Preset, pack: Pack, taught: TaughtIdentity, held_out: int) -> 
     return with_covariance(preset, pack.mixture, chosen)
 
 
-def wider(preset: Preset, feature_size: int = 0) -> Preset:
+def wider(preset: Preset, feature_size: int) -> Preset:
     """The preset with a joint head, and a longer feature (0: as long); new weights are 0."""
     joint = bool(preset.feature_channels) and not preset.has_identity_encoder
     size = feature_size or preset.feature_size
-    branch = branch_like(preset, feature_size=size, joint_head=joint)
-    for weight in branch.weights:
-        (old,) = (w for w in preset.core.weights if w.path == weight.path)
-        value, shape = np.asarray(old), weight.shape
-        if value.shape != shape:
-            value = np.pad(value, [(0, n - m) for n, m in zip(shape, value.shape, strict=True)])
-        weight.assign(value)
-    return dataclasses.replace(preset, branch=branch)
+    changed, larger = with_settings(preset, feature_size=size, joint_head=joint)
+    old = {weight.path: np.asarray(weight) for weight in preset.core.weights}
+    for weight in larger:
+        value, shape = old[weight.path], weight.shape
+        weight.assign(np.pad(value, [(0, n - m) for n, m in zip(shape, value.shape, strict=True)]))
+    return changed
+
+
+def check_fits(preset: Preset, mixture: Mixture, source: str | Path) -> None:
+    """Raise a ValueError unless photos have the crop size and the face model of a preset.
+
+    Args:
+        preset: any.
+        mixture: the photos, with their labels.
+        source: where they come from, for the message.
+    """
+    if (side := mixture.records.images.shape[1]) != preset.input_size:
+        raise ValueError(f"{source}: crops of {side} px; the preset needs {preset.input_size} px")
+    try:
+        mixture.annotated(preset.face_model)
+    except ValueError as error:
+        raise ValueError(f"{source}: not for the preset's face model: {error}") from error
+
+
+def load_own(name: str) -> Preset:
+    """A preset whose identity is a part of the layer ``parameters``, as these tools need it.
+
+    Raises:
+        ValueError: it has recognizers, whose identity has a layer of its own.
+    """
+    preset = load_preset(name)
+    if preset.recognizers:
+        raise ValueError(
+            f"preset '{name}' has recognizers, so its identity has a layer of its own: change its "
+            "base, and let it follow (follow_base.py)"
+        )
+    return preset
 
 
 def not_negative(text: str) -> float:
@@ -180,14 +213,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("pack", type=Path)
     parser.add_argument("preset")
     parser.add_argument("out", type=Path)
-    parser.add_argument("--embeddings", type=Path, help="(n, E) .npy; NaN rows are ignored")
+    text = "(n, E) .npy, computed before; NaN rows are ignored"
+    parser.add_argument("--embeddings", type=Path, help=text)
     parser.add_argument("--recognizer", default="", help="file of dlib's recognizer")
     parser.add_argument("--sface", default="", help="file of SFace")
     parser.add_argument("--held-out", type=whole, default=10, help="people who are not used")
 
 
-def open_labels(args: argparse.Namespace) -> tuple[Pack, TaughtIdentity]:
-    """The photos, and their labels from the recognizers' embeddings, which are cached."""
+def open_labels(args: argparse.Namespace, preset: Preset) -> tuple[Pack, TaughtIdentity]:
+    """The photos, and their labels from the recognizers' embeddings, which are cached.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: a file is damaged, the photos do not fit the preset (``check_fits``), or
+            the given embeddings are not those of the photos.
+    """
     recognizer = str(args.recognizer or weights_path())
     sface = str(args.sface or packaged_file(SFACE_PACKAGE, SFACE_FILE, SFACE_INSTALL))
     recognizers: list[Recognizer] = [
@@ -195,11 +235,18 @@ def open_labels(args: argparse.Namespace) -> tuple[Pack, TaughtIdentity]:
         SFaceNetwork(read_sface(sface)),
     ]
     pack = read_pack(args.pack)
+    check_fits(preset, pack.mixture, args.pack)
     well_known(pack.mixture.records.identity)  # before all photos are embedded
-    made_of = [content_digest(Path(file)) for file in (args.pack, recognizer, sface)]
-    path = args.embeddings or cache_path(args.pack.with_suffix(".embeddings"), *made_of)
-    raw = cached(path, lambda: embed(pack, recognizers))
-    return pack, teach(pack, raw, [one.size for one in recognizers], args.held_out)
+    sizes = [one.size for one in recognizers]
+    if args.embeddings:
+        raw, expected = read_npy(args.embeddings), (len(pack.frames), sum(sizes))
+        if raw.shape != expected:
+            raise ValueError(f"{args.embeddings}: the shape is {raw.shape}, not {expected}")
+    else:
+        made_of = [content_digest(Path(file)) for file in (args.pack, recognizer, sface)]
+        path = cache_path(args.pack.with_suffix(".embeddings"), *made_of)
+        raw = cached(path, lambda: embed(pack, recognizers))
+    return pack, teach(pack, raw, sizes, args.held_out)
 
 
 @command
@@ -210,8 +257,16 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--feature-size", type=whole, default=0, help="0: unchanged")
     args = parser.parse_args(argv)
     check_out(args.out)
-    pack, taught = open_labels(args)
-    preset = solve(wider(load_preset(args.preset), args.feature_size), pack, taught, args.held_out)
+    preset = load_own(args.preset)
+    if not preset.feature_size:
+        parser.error(f"preset '{args.preset}' has no feature")
+    if 0 < args.feature_size < preset.feature_size:
+        parser.error(
+            f"--feature-size is {args.feature_size}; the preset's feature has {preset.feature_size}"
+            " already; give more, or 0"
+        )
+    pack, taught = open_labels(args, preset)
+    preset = solve(wider(preset, args.feature_size), pack, taught, args.held_out)
     note = {"pack": content_digest(args.pack), "preset": args.preset, "held_out": args.held_out}
     save_preset(args.out, dataclasses.replace(preset, metadata=preset.metadata | {"solved": note}))
     print(json.dumps(note))

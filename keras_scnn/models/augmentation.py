@@ -17,6 +17,7 @@ from keras_scnn.geometry.similarities import invert, move_parameters
 from keras_scnn.models.constants import UNSET
 from keras_scnn.morphable_model import mirror_matrices
 from keras_scnn.parameters import ParameterLayout, ParameterSpace
+from keras_scnn.settings import check_at_least
 
 RANGE = (0, 255)
 BLOCK = 8
@@ -160,10 +161,9 @@ def photometric_layers(strength: float = 1.0) -> list[layers.Layer]:
         strength: 0 changes nothing, 1 is for training on photos.
 
     Raises:
-        ValueError: the strength is negative.
+        ValueError: the strength is negative, or not finite.
     """
-    if strength < 0:
-        raise ValueError(f"strength is {strength}; it must be 0 or more")
+    check_at_least("strength", strength)
     capped = min(strength, 2.0)
     saturation = max(0.5 - 0.3 * strength, 0.0), 0.5 + 0.2 * capped
     blur, erasing = min(0.3 * capped, 1.0), min(0.2 * capped, 1.0)

@@ -66,7 +66,7 @@ def feature_map(encoder: keras.Model, stride: int) -> keras.KerasTensor:
     # A nested model's maps are not tensors of this graph, and the image is not a feature map.
     skipped = layers.ZeroPadding2D, layers.InputLayer, keras.Model
     kept = (one for one in reversed(encoder.layers) if not isinstance(one, skipped))
-    maps = (layer.output for layer in kept if len(layer.output.shape) == 4)
+    maps = (layer.output for layer in kept if _is_map(layer.output))
     found = next((each for each in maps if each.shape[1] >= height), None)
     if found is None:
         raise ValueError(
@@ -74,6 +74,11 @@ def feature_map(encoder: keras.Model, stride: int) -> keras.KerasTensor:
             "for expression or gaze need; take expression_channels=0, gaze_channels=0"
         )
     return found
+
+
+def _is_map(tensor) -> bool:
+    """Whether it is a feature map (B, H, W, C), and not the several tensors of a layer."""
+    return isinstance(tensor, keras.KerasTensor) and len(tensor.shape) == 4
 
 
 def graph_ends(encoder: keras.Model) -> tuple[keras.KerasTensor, keras.KerasTensor]:
@@ -109,7 +114,7 @@ def pooled_map(encoder: keras.Model) -> keras.KerasTensor:
     """
     last = encoder.layers[-1]
     # A nested model's own input is not a tensor of this graph.
-    if isinstance(last, keras.Model) or len(last.input.shape) != 4:
+    if isinstance(last, keras.Model) or not _is_map(last.input):
         raise ValueError(
             f"the last layer of encoder '{encoder.name}' pools no feature map, which the feature "
             "head needs; end it with a global pooling layer, or take feature_channels=0"

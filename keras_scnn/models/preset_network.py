@@ -5,7 +5,7 @@ Keras is imported only when a network is built or read.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -173,12 +173,36 @@ def build_network(settings: dict, layout: ParameterLayout) -> keras.Model:
     return build_branch(encoder, layout, settings["feature_size"], **options)
 
 
-def branch_like(preset: Preset, **changes: Any) -> keras.Model:
-    """A branch with random weights and the sizes of a preset's, without flip averaging.
+def with_settings(
+    preset: Preset, new: tuple[str, ...] = (), **changes: Any
+) -> tuple[Preset, list[keras.Variable]]:
+    """A preset whose network has other settings, with the given preset's weights where they fit.
+
+    A weight is copied if the given network has one of the same path and shape. Flip averaging is
+    kept.
 
     Args:
-        preset: whose encoder and sizes are used.
+        preset: is not changed.
+        new: beginnings of the paths of weights that are not copied even if they fit.
         changes: settings that differ, such as ``feature_size`` or ``gaze_channels``.
+
+    Returns:
+        the preset, and the weights of its network that were not copied and have initial values.
+
+    Raises:
+        ValueError: as ``build_branch``.
     """
     settings = network_settings(preset) | {"recognizers": preset.recognizers} | changes
-    return build_network(settings, preset.layout)
+    branch, left = build_network(settings, preset.layout), []
+    known = {weight.path: weight for weight in preset.core.weights}
+    for weight in branch.weights:
+        old = known.get(weight.path)
+        if old is None or old.shape != weight.shape or weight.path.startswith(new):
+            left.append(weight)
+        else:
+            weight.assign(old)
+    if preset.is_flip_averaged:
+        from keras_scnn.models.flip_averaging import build_flip_averaged
+
+        branch = build_flip_averaged(branch, preset.space)
+    return replace(preset, branch=branch), left

@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from keras_scnn.export import demo
+from keras_scnn.export import demo, website
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "example.org", "192.168.1", ""])
@@ -105,6 +105,30 @@ def test_a_build_that_fails_leaves_nothing_and_says_why(tmp_path, monkeypatch, c
     assert demo.main(["--no-open", "--port", "0", "--cache", str(tmp_path / "cache")]) == 2
     assert "no such registry" in capsys.readouterr().err
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_page_is_built_beside_a_part_of_one_and_another_processs_is_kept(
+    there, tmp_path, monkeypatch
+):
+    """Before: 'Directory not empty' at the end of each build."""
+    folder = tmp_path / f"web-{website._fingerprint()}"
+    (folder / "dist").mkdir(parents=True)
+    (folder / "dist" / "part.js").write_text("of the first page")
+
+    def run(command, work):
+        (work / "dist").mkdir(exist_ok=True)
+        (work / "dist" / "index.html").write_text("new")
+        if there:
+            (folder / "dist" / "index.html").write_text("theirs")
+
+    monkeypatch.setattr(website.shutil, "which", lambda name: name)
+    monkeypatch.setattr(website, "_run", run)
+    monkeypatch.setattr(website, "_add_runtime", lambda work: None)
+    assert website.build_page(tmp_path) == folder
+    assert (folder / "dist" / "index.html").read_text() == ("theirs" if there else "new")
+    assert (folder / "dist" / "part.js").exists() == there
+    assert list(tmp_path.iterdir()) == [folder]
 
 
 def test_an_unknown_preset_is_one_clear_line(tmp_path, capsys):

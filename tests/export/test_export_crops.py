@@ -58,3 +58,18 @@ def test_unfit_folders_are_refused(tmp_path):
     (tmp_path / "wide" / "01.png").write_bytes(b"broken")
     with pytest.raises(ValueError, match="01.png: not a readable image"):
         find_crops(tmp_path / "wide", 16)
+
+
+def test_the_first_image_of_another_size_ends_the_reading(tmp_path, monkeypatch):
+    """Hundreds of whole photos, given by mistake, would not fit into memory."""
+    write_images(tmp_path, 5)
+    read = []
+
+    def read_image(path):
+        read.append(path.name)
+        return np.zeros((40, 30, 3), np.uint8)
+
+    monkeypatch.setattr("keras_scnn.export.crops.read_image", read_image)
+    with pytest.raises(ValueError, match="00.png: 30 x 40 px; crops must be 16 x 16"):
+        find_crops(tmp_path, 16)
+    assert read == ["00.png"]

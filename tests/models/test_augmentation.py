@@ -71,8 +71,9 @@ def test_settings_survive_saving(name):
 def test_strength_0_changes_nothing_and_less_than_0_is_refused():
     changed = keras.Sequential(photometric(0))(BATCH, training=True)
     np.testing.assert_allclose(changed, BATCH, atol=1e-2)
-    with pytest.raises(ValueError, match="strength is -1"):
-        photometric_layers(-1)
+    for strength in (-1, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match=f"strength is {strength}; it must be 0 or more"):
+            photometric_layers(strength)
 
 
 def test_every_layer_has_random_numbers_of_its_own():

@@ -4,6 +4,7 @@ import pytest
 
 from keras_scnn.models import ENCODERS, build_branch, build_encoder
 from keras_scnn.models.encoder_table import IMAGENET_MEAN_BGR
+from keras_scnn.models.encoders import feature_map
 from keras_scnn.parameters import ParameterLayout
 
 # Length of the pooled feature, from the papers' tables: 1024 * alpha, 1280, 576, 960, 2048.
@@ -89,6 +90,28 @@ def of_two_images():
     return keras.Model(images, pool()(images[0] + images[1]), name="own")
 
 
+def of_two_pools():
+    """An encoder whose last layer has several inputs."""
+    image = keras.Input((32, 32, 3))
+    first = keras.layers.Conv2D(8, 3, 8)(image)
+    parts = [pool()(first), keras.layers.GlobalMaxPooling2D()(first)]
+    return keras.Model(image, keras.layers.Concatenate()(parts), name="own")
+
+
+class Halves(keras.layers.Layer):
+    """A layer with several outputs."""
+
+    def call(self, image):
+        return keras.ops.split(image, 2, axis=-1)
+
+
+def of_halves():
+    image = keras.Input((32, 32, 3))
+    first = keras.layers.Conv2D(8, 3, 1, "same", name="whole")(image)
+    half = keras.layers.Conv2D(8, 3, 8)(Halves()(first)[0])
+    return keras.Model(image, pool()(half), name="own")
+
+
 OWN = {"sequential": lambda: small(pool()), "nested": nested}
 
 
@@ -123,6 +146,7 @@ def test_an_encoder_of_another_form_is_refused(make, what):
     [
         (nested, "feature_channels", "pools no feature map"),
         (lambda: small(keras.layers.Flatten(), keras.layers.Dense(8)), "feature_channels", "pools"),
+        (of_two_pools, "feature_channels", "pools no feature map"),
         (nested, "expression_channels", "has no feature map of 8 px or more"),
         (nested, "gaze_channels", "has no feature map of 8 px or more"),
         (lambda: small(pool()), "expression_channels", "has no feature map of 8 px or more"),
@@ -131,3 +155,7 @@ def test_an_encoder_of_another_form_is_refused(make, what):
 def test_heads_on_feature_maps_need_one(make, head, what):
     with pytest.raises(ValueError, match=f"encoder 'own' .*{what}.*; .*{head}=0"):
         build_branch(make(), ParameterLayout(4, 2), **{head: 4})
+
+
+def test_the_feature_map_is_that_of_a_layer_with_one_output():
+    assert feature_map(of_halves(), 4).shape == (None, 32, 32, 8)

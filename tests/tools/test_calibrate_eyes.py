@@ -86,7 +86,7 @@ def test_the_command_learns_from_renderings(tool, tmp_path, monkeypatch, capsys)
 def test_the_known_openings_are_those_of_the_renderings(tool):
     preset = load_preset("open")
     right, left = tool.rendered_eyes(preset, 2, seed=5)
-    _, faces, landmarks = tool.upright_portraits(2, 5)
+    _, faces, landmarks = tool.upright_portraits(2, 5, 120)
     np.testing.assert_allclose(right.opening, tool.opening(landmarks[:, 36:42, :2]), atol=1e-6)
     blink = preset.face_model.expression_names.index("eyeBlinkLeft")
     shut = faces.expression[:, blink] > 0.9

@@ -115,12 +115,13 @@ def test_too_few_photos_and_other_crops_are_refused(tool):
 
 
 def test_the_gaze_of_renderings_is_theirs(tool):
-    labels = tool.rendered_labels(10, seed=0)
+    labels = tool.rendered_labels(10, seed=0, size=64)
+    assert labels.crops.shape[1:] == (64, 64, 3)
     assert 40 < len(labels.crops) < 100  # photos with closed eyes are left out
     assert 0 < labels.is_held_out.sum() < 15
     assert 3 < labels.gaze[:, 0].std() < 8 < labels.gaze[:, YAW].std() < 16
     assert np.abs(labels.head[:, 1]).max() <= tool.MAX_YAW + 1e-3
-    again = tool.rendered_labels(10, seed=0)
+    again = tool.rendered_labels(10, seed=0, size=64)
     np.testing.assert_array_equal(again.crops, labels.crops)
 
 
@@ -163,9 +164,9 @@ def test_labels_of_other_options_are_refused(tool, refused, tmp_path, options, m
     args.seed = 4  # of the training alone
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tool, "make_labels", lambda args: made)
-        tool.read_or_make(args)
+        tool.read_or_make(args, 120)
     args.seed = 5
-    np.testing.assert_array_equal(tool.read_or_make(args).crops, made.crops)
+    np.testing.assert_array_equal(tool.read_or_make(args, 120).crops, made.crops)
     words = options.format(data="A").split()
     error = refused(tool, "mobile", tmp_path / "out", "--labels", args.labels, *words)
     assert message.format(data="A") in error and not (tmp_path / "out").exists()

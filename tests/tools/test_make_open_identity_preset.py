@@ -1,5 +1,6 @@
 """The preset whose identity comes from dlib's recognizer, from renderings alone."""
 
+import importlib
 import sys
 from types import SimpleNamespace
 
@@ -94,7 +95,6 @@ def test_the_mean_embedding_has_the_mean_face(tool, random_recognizer):
     [
         (["--photos", "1"], "--photos is 1; it must be 2 or more"),
         (["--people", "0"], "--people is 0; it must be 2 or more"),
-        (["--geometry", "runs/mine"], "runs/mine is not a preset of the package: accurate,"),
     ],
 )
 def test_bad_options_are_refused_before_anything_is_rendered(
@@ -107,9 +107,29 @@ def test_bad_options_are_refused_before_anything_is_rendered(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_geometry_with_recognizers_is_refused(tool, tmp_path, monkeypatch):
-    monkeypatch.setattr(tool, "load_preset", lambda name: SimpleNamespace(recognizers="dlib"))
-    monkeypatch.setattr(sys, "argv", ["x", str(tmp_path / "out"), "--geometry", "open"])
-    with pytest.raises(SystemExit, match="'open' has recognizers; give a preset without"):
-        tool.main()
+@pytest.mark.parametrize(
+    ("geometry", "message"),
+    [
+        ("runs/mine", "runs/mine is not a preset of the package: accurate,"),
+        ("open", "preset 'open' has recognizers; give a preset without"),
+        ("accurate", "preset 'accurate' has an identity encoder; give a preset without"),
+    ],
+)
+@pytest.mark.parametrize(
+    "words",
+    [
+        "make_open_identity_preset {out} --geometry {preset}",
+        "make_identity_preset PACK {preset} {out}",
+    ],
+)
+def test_a_geometry_whose_identity_has_its_own_layers_is_refused(
+    tools, refused, tmp_path, monkeypatch, words, geometry, message
+):
+    import make_identity_preset
+
+    if geometry == "open":  # as if
+        recognizing = SimpleNamespace(recognizers="dlib")
+        monkeypatch.setattr(make_identity_preset, "load_preset", lambda name: recognizing)
+    name, *given = words.format(out=tmp_path / "out", preset=geometry).split()
+    assert message in refused(importlib.import_module(name), *given)
     assert not list(tmp_path.iterdir())

@@ -1,5 +1,8 @@
 """Folding a map into a network; the closed form of features, against stacked equations."""
 
+import importlib
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -8,6 +11,15 @@ from keras_scnn.models.inference import keras_network
 from keras_scnn.models.presets import read_preset
 
 N, SIZE, TARGETS, PEOPLE = 60, 5, 3, 12
+
+
+@pytest.fixture
+def preset_with_recognizers(tools, monkeypatch):
+    """Presets are loaded as one with recognizers, whose packages are an extra."""
+    import solve_identity
+
+    recognizing = SimpleNamespace(recognizers="dlib")
+    monkeypatch.setattr(solve_identity, "load_preset", lambda name: recognizing)
 
 
 @pytest.fixture
@@ -68,6 +80,19 @@ def test_the_map_is_folded_into_the_network_and_all_else_stays(tool):
         same = before["parameters"][:, rest]
         np.testing.assert_allclose(after["parameters"][:, rest], same, atol=1e-5)
     np.testing.assert_array_equal(after["features"], before["features"])
+
+
+@pytest.mark.parametrize(
+    "words", ["map_identity PACK {preset} {out}", "solve_identity PACK {preset} {out}",
+              "calibrate_eyes {preset} {out} --renderings 9"],
+)  # fmt: skip
+def test_presets_whose_identity_has_its_own_layer_are_refused(
+    tools, refused, preset_with_recognizers, tmp_path, words
+):
+    """Their shapes depend on the layer that these tools change."""
+    name, *given = words.format(preset="open-identity", out=tmp_path / "out").split()
+    error = refused(importlib.import_module(name), *given)
+    assert "preset 'open-identity' has recognizers, so its identity has a layer of its own" in error
 
 
 @pytest.mark.parametrize(

