@@ -58,7 +58,12 @@ class Bootstrap(TypedDict):
 
 
 def write_results(
-    results: Results, folder: Path, stem: str, title: str, data: str | os.PathLike | None = None
+    results: Results,
+    folder: Path,
+    stem: str,
+    title: str,
+    data: str | os.PathLike | None = None,
+    inputs: dict[str, Any] | None = None,
 ) -> str:
     """Write ``stem.json``, ``.txt``, ``.png`` and ``stem-curves.png``, all or none.
 
@@ -71,6 +76,7 @@ def write_results(
         stem: of their names.
         title: of the pictures.
         data: the measured file or folder, for the JSON; None if the data was neither.
+        inputs: for the JSON, see ``result_names.replaceable_result``; None: none are recorded.
 
     Returns:
         the table, as in the .txt file.
@@ -80,7 +86,7 @@ def write_results(
     photos = [] if data is None else [os.path.abspath(data)]
     table = results_table(named)
     with staged_files(folder) as aside:
-        content = {"photos": photos, **named, "files": files}
+        content = {"photos": photos, "inputs": inputs, **named, "files": files}
         (aside / f"{stem}.json").write_text(json_text(content))
         plot_results(named, aside / f"{stem}.png", title)
         plot_details(named, aside / f"{stem}-curves.png", title)
