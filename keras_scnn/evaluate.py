@@ -78,7 +78,7 @@ def measure_data(args: argparse.Namespace) -> None:
     from keras_scnn.protocols.choices import OWN_OPTIONS
     from keras_scnn.protocols.result_names import names_of, replaceable_result
 
-    kind = evaluation.kind_of_data(args.data, args.people)
+    kind = evaluation.checked_kind(args.data, args.people, vars(args))
     if args.calibrate:
         evaluation.check_calibrate(args.preset, args.data, kind)
     elsewhere = ("preset", "data", "out", "calibrate", *OWN_OPTIONS)
