@@ -127,14 +127,19 @@ def checked_pairs(distance: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, n
     return distance, same
 
 
-def _split(same: np.ndarray, folds: int, seed: int) -> np.ndarray:
-    """(P,) number of each pair's fold."""
-    folds = min(folds, int(same.sum()), int((~same).sum()))
-    if folds < 2:
+def check_folds(same: np.ndarray) -> None:
+    """Raise a ValueError unless pairs, (P,) bool, can be split into two folds with both kinds."""
+    if min(same.sum(), (~same).sum()) < 2:
         raise ValueError(
             f"verification needs 2 folds and 2 pairs of each kind; given are "
             f"{counted(int(same.sum()), 'pair')} of one person and {(~same).sum()} of two"
         )
+
+
+def _split(same: np.ndarray, folds: int, seed: int) -> np.ndarray:
+    """(P,) number of each pair's fold."""
+    check_folds(same)
+    folds = min(folds, int(same.sum()), int((~same).sum()))
     rng = np.random.default_rng(seed)
     fold = np.empty(len(same), int)
     for kind in (same, ~same):

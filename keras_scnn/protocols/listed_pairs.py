@@ -54,12 +54,17 @@ def evaluate_listed_pairs(
 
     Raises:
         FileNotFoundError, ValueError: see ``read_fold_pairs`` and ``read_groups``; or two files
-            have the same name.
+            have the same name, or ``groups`` has none of their people.
     """
     known = read_groups(groups) if groups else {}
     stems = _distinct_stems(files)
     listed = [read_fold_pairs(file, root) for file in files]
     paths = sorted({path for each in listed for path in each.photos.paths})
+    if known and not any((of != "").any() for of in groups_of_photos(known, paths).values()):
+        raise ValueError(
+            f"{groups}: no group of anybody in {', '.join(map(str, files))}; its column 'person' "
+            f"must have the photos' folders, such as {paths[0].parent.name}"
+        )
     predictions = predictor(paths)
     row_of = dict(zip(paths, predictions.position, strict=True))
     vectors = identity_vectors(predictor, predictions)

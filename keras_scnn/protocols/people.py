@@ -13,6 +13,7 @@ from keras_scnn.data.sources.photo_lists import ListedPairs, people_photos, read
 from keras_scnn.evaluation import Pairs, distinct_pairs, with_intervals
 from keras_scnn.evaluation.bootstrap import RESAMPLES
 from keras_scnn.evaluation.pairs import check_people
+from keras_scnn.evaluation.verification import check_folds
 from keras_scnn.protocols.identity import (
     IdentityResults,
     calibrate_evaluators,
@@ -62,6 +63,7 @@ def evaluate_people(
     person = photos.person[faces.kept]
     try:
         pairs = distinct_pairs(person)
+        check_folds(pairs.same)
     except ValueError as error:
         raise ValueError(f"{error}{_first_reason(faces)}") from error
     how = f"{len(pairs.same)} pairs, half of one person, at most 100 of each; 10 random folds"
@@ -89,6 +91,7 @@ def evaluate_pairs(
         ValueError: the file is in another format, or too few pairs can be measured.
     """
     listed = read_pairs(file, photos)
+    _check_listed(file, photos, listed)
     faces = predictor(listed.photos.paths, missing_ok=True)
     pairs, lost = _measured_pairs(listed, faces)
     person = listed.photos.person[faces.kept]
@@ -98,12 +101,29 @@ def evaluate_pairs(
     return dataclasses.replace(results, passed_over=listed.photos.passed_over)
 
 
+def _check_listed(file: str | os.PathLike, photos: str | os.PathLike, listed: ListedPairs) -> None:
+    """Raise a ValueError for fewer than ``MIN_PAIRS`` pairs of a kind whose photos exist."""
+    same, exists = _same(listed), np.array([path.is_file() for path in listed.photos.paths])
+    there = exists[listed.first] & exists[listed.second]
+    if min((same & there).sum(), (~same & there).sum()) < MIN_PAIRS:
+        raise ValueError(
+            f"{file}: {photos} has both photos of {counted((same & there).sum(), 'pair')} of one "
+            f"person and {(~same & there).sum()} of two, of {same.sum()} and {(~same).sum()}; "
+            f"{MIN_PAIRS} of each are needed"
+        )
+
+
+def _same(listed: ListedPairs) -> np.ndarray:
+    """(P,) bool, true for pairs of one person."""
+    person = listed.photos.person
+    return person[listed.first] == person[listed.second]
+
+
 def _measured_pairs(listed: ListedPairs, faces: PhotoPredictions) -> tuple[Pairs, int]:
     """The pairs whose photos were both measured, and the number of the others."""
     first, second = faces.position[listed.first], faces.position[listed.second]
     there = (first >= 0) & (second >= 0)
-    person = listed.photos.person
-    same = person[listed.first] == person[listed.second]
+    same = _same(listed)
     if min((same & there).sum(), (~same & there).sum()) < MIN_PAIRS:
         raise ValueError(
             f"both photos can be measured for {counted((same & there).sum(), 'pair')} of one "

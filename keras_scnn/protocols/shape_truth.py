@@ -8,6 +8,7 @@ and basis in the file. A face model with another basis and the same vertices can
 from __future__ import annotations
 
 import os
+from collections import Counter
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -156,11 +157,11 @@ def fit_truth(
     source = PeopleFolder(folder, teacher=True)
     if measured is not None:
         check_comparable(measured, source.face_model.n_vertices)
+    people = last_people(source.people(), last)
+    _check_photos(folder, Counter(map(source.person, source.names())), people)
     rows: list[dict[str, np.ndarray]] = []
     left_out: list[str] = []
-    for person in tqdm(
-        last_people(source.people(), last), desc="fitting people", leave=False, delay=1
-    ):
+    for person in tqdm(people, desc="fitting people", leave=False, delay=1):
         labels = source.label(person)
         photos, few = labels.photos, f"its person has {counted(len(labels.photos), 'good photo')}"
         left_out += [_reason(folder, *item) for item in labels.left_out.items()]
@@ -178,6 +179,16 @@ def fit_truth(
     stacked = {key: np.concatenate([row[key] for row in rows]) for key in rows[0]}
     model = _model_arrays(source.face_model)
     return ShapeTruth(**stacked, **model, left_out=np.array(left_out, np.str_))
+
+
+def _check_photos(folder: str | os.PathLike, counts: Counter[str], people: list[str]) -> None:
+    """Raise a ValueError unless two people have ``MIN_PHOTOS`` photos, good or not."""
+    enough = [person for person in people if counts[person] >= MIN_PHOTOS]
+    if len(enough) < 2:
+        raise ValueError(
+            f"{folder}: at most {counted(len(enough), 'person')} with {MIN_PHOTOS} good photos; "
+            "2 needed"
+        )
 
 
 def _reason(folder: str | os.PathLike, name: str, reason: str) -> str:
@@ -252,6 +263,17 @@ def load_truth(path: str | os.PathLike) -> ShapeTruth:
         ]
         if tuple(wanted) != given or len(given) != len(shape):
             raise ValueError(f"{path}: damaged: '{name}' has the shape {given}, not {shape}")
+    _check_numbers(path, arrays)
     none = np.zeros(0, np.str_)  # files of version 0.2 have no 'left_out'
     left_out = arrays.get("left_out", none).astype(np.str_).ravel()
     return ShapeTruth(**{name: arrays[name] for name in SHAPES}, left_out=left_out)
+
+
+def _check_numbers(path: str | os.PathLike, arrays: dict[str, np.ndarray]) -> None:
+    """Raise a ValueError for numbers that are not finite, and for indices out of range."""
+    for name in SHAPES.keys() - {"photo", "person"}:
+        if arrays[name].dtype.kind not in "iuf" or not np.isfinite(arrays[name]).all():
+            raise ValueError(f"{path}: damaged: '{name}' must hold finite numbers")
+    for name, count in (("half", 2), ("indices68", len(arrays["mean"]))):
+        if not np.isin(arrays[name], np.arange(count)).all():
+            raise ValueError(f"{path}: damaged: '{name}' must be whole numbers below {count}")

@@ -196,6 +196,39 @@ def test_too_few_listed_pairs_are_an_error(preset, folder):
         evaluate_pairs(measuring(preset), folder.parent / "few.txt", folder)
 
 
+def test_one_pair_of_one_person_is_refused_before_any_photo_is_read(preset, folder):
+    """Two folds need two pairs of each kind."""
+    for photo in folder.rglob("*.png"):
+        if not photo.stem.endswith("1") and photo.stem != "p03_0002":
+            photo.unlink()
+    with pytest.raises(ValueError, match="^12 people, only one of them with two photos; verif"):
+        evaluate_people(measuring(preset, lambda _: pytest.fail("it was read")), folder)
+
+
+def test_pairs_of_missing_photos_are_refused_before_any_photo_is_read(preset, folder, pairs_file):
+    predictor = measuring(preset, lambda _: pytest.fail("it was read"))
+    (folder.parent / "few.txt").write_text("1 1\np00 1 2\np00 1 p01 1\n")
+    few = "few.txt: .*people has both photos of 1 pair of one person and 1 of two, of 1 and 1; 10"
+    with pytest.raises(ValueError, match=few):
+        evaluate_pairs(predictor, folder.parent / "few.txt", folder)
+    for photo in folder.rglob("*_000[234].png"):
+        photo.unlink()
+    message = "pairs.txt: .*people has both photos of 0 pairs of one person and . of two, of 60"
+    with pytest.raises(ValueError, match=message):
+        evaluate_pairs(predictor, pairs_file, folder)
+
+
+def test_the_only_pairs_that_are_found_must_make_two_folds(preset, folder):
+    """Known only after all photos are measured, the error names the first that was lost."""
+    for photo in folder.rglob("*.png"):
+        if not photo.stem.endswith("1") and photo.stem not in ("p03_0002", "p04_0002"):
+            photo.write_bytes(b"no photo")
+    (folder / "p03" / "p03_0002.png").write_bytes(b"no photo")
+    message = "1 pair of one person and 1 of two; left out: .*p00_0002.png: not a readable"
+    with pytest.raises(ValueError, match=message):
+        evaluate_people(measuring(preset), folder)
+
+
 def test_the_largest_face_of_a_photo_is_used():
     class Finds:
         def __init__(self, *sides):

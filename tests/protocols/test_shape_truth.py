@@ -51,6 +51,12 @@ class Source:
         cv2.imwrite(str(folder / f"p{p}" / f"{k}.png"), color)
         return Photo(f"p{p}/{k}.png", points, {"pose": pose})
 
+    def names(self):
+        return [photo.name for photos in self.photos.values() for photo in photos]
+
+    def person(self, name):
+        return name.split("/")[0]
+
     def people(self):
         return sorted(self.photos)
 
@@ -251,6 +257,38 @@ def test_five_photos_of_a_person_are_enough_and_four_are_not(source, tmp_path):
     names, counts = np.unique(truth.person, return_counts=True)
     assert dict(zip(names.tolist(), counts.tolist(), strict=True)) == {"p1": 5, "p3": 6}
     assert sum("p2/" in one and "has 4 good photos" in one for one in truth.left_out) == 4
+
+
+def test_people_with_too_few_photos_are_refused_before_any_is_labeled(
+    source, tmp_path, monkeypatch
+):
+    for person in ("p1", "p2", "p3"):
+        source.photos[person] = source.photos[person][:4]
+    monkeypatch.setattr(Source, "label", lambda *_: pytest.fail("labeled"))
+    with pytest.raises(ValueError, match="people: at most 1 person with 5 good photos; 2 needed"):
+        fit_truth(tmp_path / "people")
+    with pytest.raises(ValueError, match="people: at most 0 people with 5 good photos; 2 needed"):
+        fit_truth(tmp_path / "people", 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("of_others", np.nan, "'of_others' must hold finite numbers"),
+        ("mean", np.inf, "'mean' must hold finite numbers"),
+        ("yaw_degrees", np.nan, "'yaw_degrees' must hold finite numbers"),
+        ("half", 2, "'half' must be whole numbers below 2"),
+        ("indices68", -1, "'indices68' must be whole numbers below 70"),
+        ("indices68", 70, "'indices68' must be whole numbers below 70"),
+    ],
+)
+def test_a_truth_with_impossible_numbers_is_refused(truth, tmp_path, name, value, message):
+    """When it is read, and not after all photos were predicted."""
+    array = getattr(truth, name).copy()
+    array.flat[3] = value
+    save_truth(tmp_path / "bad.npz", dataclasses.replace(truth, **{name: array}))
+    with pytest.raises(ValueError, match=f"bad.npz: damaged: {message}"):
+        load_truth(tmp_path / "bad.npz")
 
 
 def test_a_misfit_is_the_mean_square_of_the_distances_in_percent_of_the_crop(source, truth):
