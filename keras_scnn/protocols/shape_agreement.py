@@ -36,10 +36,10 @@ def evaluate_shapes(
 
     Raises:
         FileNotFoundError: a photo of the truth is missing.
-        ValueError: the preset's face model has fewer vertices than the truth. (If it has more, as
-            the open one since it has a tongue, its first vertices are those of the truth.)
+        ValueError: the preset's face model has fewer vertices than the truth, or another mesh. (It
+            may have more: the first vertices of the open one are those of the one without a tongue.)
     """
-    check_comparable(predictor.preset.face_model, len(truth.mean))
+    check_comparable(predictor.preset.face_model, len(truth.mean), truth.indices68)
     predictions = predictor([Path(folder) / str(photo) for photo in truth.photo])
     kept, constant = predictions.kept, truth.of_others.mean(axis=0)
     dense = _predicted_deviations(predictions, len(truth.mean))

@@ -128,12 +128,24 @@ def last_people(people: list[str], last: int | None) -> list[str]:
     return people if last is None else people[-last:]
 
 
-def check_comparable(model: MorphableModel, count: int) -> None:
-    """Raise a ValueError if a face model has fewer than the ``count`` vertices of a truth."""
+def check_comparable(model: MorphableModel, count: int, indices68: np.ndarray) -> None:
+    """Raise a ValueError unless a face model's first vertices are those of a truth.
+
+    Args:
+        model: the face model of a preset; it may have more vertices, such as those of a tongue.
+        count: number of vertices of the truth.
+        indices68: (68,) those of the truth's landmarks, by which its vertices are recognized.
+    """
     if model.n_vertices < count:
         raise ValueError(
             f"the preset's face model '{model.name}' has {model.n_vertices} vertices, the truth "
             f"{count}: they cannot be compared"
+        )
+    if not np.array_equal(model.landmark_indices, indices68):
+        raise ValueError(
+            f"the preset's face model '{model.name}' ({model.n_vertices} vertices) has its "
+            f"landmarks at other vertices than the truth ({count} vertices): they are of two "
+            "meshes, and cannot be compared"
         )
 
 
@@ -152,11 +164,11 @@ def fit_truth(
 
     Raises:
         FileNotFoundError: the folder, or a network of the extra ``teacher``, is missing.
-        ValueError: fewer than two people have enough photos, or ``measured`` has too few vertices.
+        ValueError: fewer than two people have enough photos, or ``measured`` has another mesh.
     """
     source = PeopleFolder(folder, teacher=True)
     if measured is not None:
-        check_comparable(measured, source.face_model.n_vertices)
+        check_comparable(measured, source.face_model.n_vertices, source.face_model.landmark_indices)
     people = last_people(source.people(), last)
     _check_photos(folder, Counter(map(source.person, source.names())), people)
     rows: list[dict[str, np.ndarray]] = []

@@ -340,6 +340,21 @@ def test_a_truth_of_more_vertices_is_refused(predictor, truth, tmp_path):
         evaluate_shapes(predictor, tmp_path / "people", other)
 
 
+def test_a_truth_of_another_mesh_is_refused_before_photos_are_read(truth, tmp_path, open_face):
+    """A mesh with more vertices is another one, unless the truth's vertices are its first ones."""
+
+    class Predictor:
+        preset = SimpleNamespace(face_model=open_face)
+
+        def __call__(self, paths):
+            pytest.fail("photos are read")
+
+    message = r"'open_face' \(3716 vertices\) has its landmarks at other .* truth \(70 vertices\): "
+    with pytest.raises(ValueError, match=message):
+        evaluate_shapes(Predictor(), tmp_path / "people", truth)
+    shape_truth.check_comparable(open_face, 3000, open_face.landmark_indices)
+
+
 def test_a_truth_for_a_preset_of_fewer_vertices_is_refused_before_it_is_fitted(
     predictor, open_face, tmp_path, capsys, monkeypatch
 ):
