@@ -37,7 +37,7 @@ def evaluate_shapes(
     Raises:
         FileNotFoundError: a photo of the truth is missing.
         ValueError: the preset's face model has fewer vertices than the truth, or another mesh. (It
-            may have more: the first vertices of the open one are those of the one without a tongue.)
+            may have more: the open one has the vertices of its tongue after all others.)
     """
     check_comparable(predictor.preset.face_model, len(truth.mean), truth.indices68)
     predictions = predictor([Path(folder) / str(photo) for photo in truth.photo])
