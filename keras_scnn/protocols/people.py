@@ -13,7 +13,7 @@ from keras_scnn.data.sources.photo_lists import ListedPairs, people_photos, read
 from keras_scnn.evaluation import Pairs, distinct_pairs, with_intervals
 from keras_scnn.evaluation.bootstrap import RESAMPLES
 from keras_scnn.evaluation.pairs import check_people
-from keras_scnn.evaluation.verification import check_folds
+from keras_scnn.evaluation.verification import FOLDS, check_folds
 from keras_scnn.protocols.identity import (
     IdentityResults,
     calibrate_evaluators,
@@ -24,7 +24,7 @@ from keras_scnn.protocols.photo_predictions import PhotoPredictions, PhotoPredic
 from keras_scnn.protocols.yardsticks import bootstrap_note
 from keras_scnn.storage.text import counted
 
-MIN_PAIRS = 10
+MIN_PAIRS = FOLDS  # of each kind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,8 @@ def evaluate_people(
         check_folds(pairs.same)
     except ValueError as error:
         raise ValueError(f"{error}{_first_reason(faces)}") from error
-    how = f"{len(pairs.same)} pairs, half of one person, at most 100 of each; 10 random folds"
+    folds = min(FOLDS, len(pairs.same) // 2)
+    how = f"{len(pairs.same)} pairs, half of one person, at most 100 of each; {folds} random folds"
     results = _results(predictor, faces, person, pairs, True, how, resamples, seed)
     return dataclasses.replace(results, passed_over=photos.passed_over)
 
@@ -95,7 +96,9 @@ def evaluate_pairs(
     faces = predictor(listed.photos.paths, missing_ok=True)
     pairs, lost = _measured_pairs(listed, faces)
     person = listed.photos.person[faces.kept]
-    folds = "10 random folds" if pairs.fold is None else f"{pairs.fold.max() + 1} folds of the file"
+    folds = f"{FOLDS} random folds"
+    if pairs.fold is not None:
+        folds = f"{len(np.unique(pairs.fold))} folds of the file"
     how = f"{len(pairs.same)} pairs of {Path(file).name}, {folds}; {counted(lost, 'pair')} left out"
     results = _results(predictor, faces, person, pairs, False, how, resamples, seed)
     return dataclasses.replace(results, passed_over=listed.photos.passed_over)

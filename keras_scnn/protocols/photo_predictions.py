@@ -180,7 +180,8 @@ class PhotoPredictor:
                 pixels += image.size // 3
             except (OSError, ValueError) as error:  # not a readable photo, or no face
                 failures = rows if is_of_content(error) else transient
-                failures[key] = str(error).removeprefix(f"{path}: ")
+                reason = str(error).removeprefix(f"{path}: ")
+                failures[key] = reason or type(error).__name__  # '' stands for a row in the cache
             if pixels >= GROUP_PIXELS:
                 rows |= self._rows_of(faces)
                 faces, pixels = [], 0

@@ -246,7 +246,8 @@ def _notes(records: FaceRecords, resamples: int) -> tuple[str, ...]:
     return (
         f"face records: {counted(len(records), 'photo')} of {counted(people, 'person')}, landmark "
         "errors in % of the landmarks' box",
-        f"{VERIFICATION_PAIRS} pairs drawn, half of one person, or all there are; 10 folds; "
-        "shapes by the root mean square distance of the neutral vertices",
+        f"{VERIFICATION_PAIRS} pairs drawn, half of one person, or all there are; 10 folds, or "
+        "as many as there are pairs of a kind; shapes by the root mean square distance of the "
+        "neutral vertices",
         *bootstrap_note(resamples),
     )

@@ -149,6 +149,22 @@ def test_a_pairs_file_is_judged_in_its_folds(preset, folder, pairs_file):
     assert any("10 folds of the file" in note for note in result.notes)
 
 
+def test_the_notes_have_the_number_of_folds_that_there_are(preset, folder):
+    """The second of three folds has no photo; 3 pairs of each kind make 3 random folds."""
+    lines = ["3 6"]
+    for one, other in (("p00", "p01"), ("a", "b"), ("p02", "p03")):
+        lines += [f"{one} {i} {j}" for i in range(1, 5) for j in range(1, i)]
+        lines += [f"{one} {i} {other} {j}" for i in (1, 2) for j in (1, 2, 3)]
+    (folder.parent / "three.txt").write_text("\n".join(lines))
+    measured = evaluate_pairs(measuring(preset), folder.parent / "three.txt", folder, resamples=0)
+    assert "24 pairs of three.txt, 2 folds of the file; 12 pairs left out" in measured.notes
+    for photo in folder.rglob("*.png"):
+        if photo.parent.name not in ("p00", "p01", "p02") or photo.stem.endswith(("1", "2")):
+            photo.unlink()
+    few = evaluate_people(measuring(preset), folder, resamples=0)
+    assert "6 pairs, half of one person, at most 100 of each; 3 random folds" in few.notes
+
+
 def test_photos_that_cannot_be_measured_are_listed_and_the_rest_is_measured(
     preset, folder, pairs_file
 ):

@@ -113,6 +113,23 @@ def test_the_reason_is_kept_with_the_photo(predictor, paths):
     assert dataclasses.replace(predictor, _known={})(paths).left_out == reason
 
 
+def test_a_failure_without_a_text_is_no_face_of_the_next_run_either(predictor, paths):
+    """An empty text in the file stands for a face; its parameters were zeros."""
+    find_face, seen = predictor.find_face, []
+
+    def blind_once(image):
+        seen.append(1)
+        if len(seen) == 1:
+            raise ValueError
+        return find_face(image)
+
+    predictor.find_face = blind_once
+    outputs = predictor(paths)
+    again = dataclasses.replace(predictor, _known={})(paths)
+    assert outputs.left_out == again.left_out == (f"{paths[0]}: ValueError",)
+    np.testing.assert_array_equal(again.kept, outputs.kept)
+
+
 def test_predictions_of_other_weights_are_not_reused(predictor, paths):
     predictor(paths)
     seen = []
