@@ -78,7 +78,7 @@ def evaluate_listed_pairs(
             f"{stem}: {name} is known for {(of != '').sum()} of {counted(len(of), 'photo')}"
             for name, of in of_photos.items()
         ]
-        if small := small_groups(_pairs_of(each), of_photos):
+        if small := small_groups(pairs_of(each), of_photos):
             notes.append(f"{stem}: without a row, because of too few pairs: {', '.join(small)}")
         values[stem], ends = _verified(each, rows, vectors, of_photos, resamples, seed)
         intervals |= {f"{stem}.{path}": pair for path, pair in ends.items()}
@@ -126,7 +126,7 @@ def _verified(
     seed: int,
 ) -> tuple[dict, dict]:
     """Numbers of one file, and their intervals; ``rows`` (n,) of its photos, -1 without a face."""
-    person, pairs = listed.photos.person, _pairs_of(listed)
+    person, pairs = listed.photos.person, pairs_of(listed)
     distances = {kind: pair_distances(v, rows, pairs) for kind, v in vectors.items()}
     ranked = {
         kind: rank_pairs(missing_pairs_as_errors(distance, pairs.same), pairs.same, fold=pairs.fold)
@@ -151,7 +151,8 @@ def _verified(
     return with_intervals(summary, person, resamples, seed)
 
 
-def _pairs_of(listed: ListedPairs) -> Pairs:
+def pairs_of(listed: ListedPairs) -> Pairs:
+    """The pairs of a list."""
     person, first, second = listed.photos.person, listed.first, listed.second
     return Pairs(first, second, person[first] == person[second], listed.fold)
 

@@ -20,6 +20,7 @@ from keras_scnn.protocols.identity import (
     identity_evaluators,
     identity_results,
 )
+from keras_scnn.protocols.listed_pairs import pairs_of
 from keras_scnn.protocols.photo_predictions import PhotoPredictions, PhotoPredictor
 from keras_scnn.protocols.yardsticks import bootstrap_note
 from keras_scnn.storage.text import counted
@@ -106,35 +107,34 @@ def evaluate_pairs(
 
 def _check_listed(file: str | os.PathLike, photos: str | os.PathLike, listed: ListedPairs) -> None:
     """Raise a ValueError for fewer than ``MIN_PAIRS`` pairs of a kind whose photos exist."""
-    same, exists = _same(listed), np.array([path.is_file() for path in listed.photos.paths])
-    there = exists[listed.first] & exists[listed.second]
-    if min((same & there).sum(), (~same & there).sum()) < MIN_PAIRS:
+    pairs, exists = pairs_of(listed), np.array([path.is_file() for path in listed.photos.paths])
+    one, two = _counts(pairs, exists[pairs.first] & exists[pairs.second])
+    if min(one, two) < MIN_PAIRS:
         raise ValueError(
-            f"{file}: {photos} has both photos of {counted((same & there).sum(), 'pair')} of one "
-            f"person and {(~same & there).sum()} of two, of {same.sum()} and {(~same).sum()}; "
-            f"{MIN_PAIRS} of each are needed"
+            f"{file}: {photos} has both photos of {counted(one, 'pair')} of one person and {two} "
+            f"of two, of {pairs.same.sum()} and {(~pairs.same).sum()}; {MIN_PAIRS} of each are "
+            "needed"
         )
 
 
-def _same(listed: ListedPairs) -> np.ndarray:
-    """(P,) bool, true for pairs of one person."""
-    person = listed.photos.person
-    return person[listed.first] == person[listed.second]
+def _counts(pairs: Pairs, chosen: np.ndarray) -> tuple[int, int]:
+    """Numbers of the chosen pairs, (P,) bool, of one person and of two."""
+    return int((pairs.same & chosen).sum()), int((~pairs.same & chosen).sum())
 
 
 def _measured_pairs(listed: ListedPairs, faces: PhotoPredictions) -> tuple[Pairs, int]:
     """The pairs whose photos were both measured, and the number of the others."""
-    first, second = faces.position[listed.first], faces.position[listed.second]
+    pairs = pairs_of(listed)
+    first, second = faces.position[pairs.first], faces.position[pairs.second]
     there = (first >= 0) & (second >= 0)
-    same = _same(listed)
-    if min((same & there).sum(), (~same & there).sum()) < MIN_PAIRS:
+    one, two = _counts(pairs, there)
+    if min(one, two) < MIN_PAIRS:
         raise ValueError(
-            f"both photos can be measured for {counted((same & there).sum(), 'pair')} of one "
-            f"person and {(~same & there).sum()} of two; {MIN_PAIRS} of each are needed"
-            + _first_reason(faces)
+            f"both photos can be measured for {counted(one, 'pair')} of one person and {two} of "
+            f"two; {MIN_PAIRS} of each are needed{_first_reason(faces)}"
         )
-    fold = None if listed.fold is None else listed.fold[there]
-    return Pairs(first[there], second[there], same[there], fold), int((~there).sum())
+    fold = None if pairs.fold is None else pairs.fold[there]
+    return Pairs(first[there], second[there], pairs.same[there], fold), int((~there).sum())
 
 
 def _first_reason(faces: PhotoPredictions) -> str:
