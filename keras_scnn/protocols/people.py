@@ -134,6 +134,11 @@ def _measured_pairs(listed: ListedPairs, faces: PhotoPredictions) -> tuple[Pairs
             f"two; {MIN_PAIRS} of each are needed{_first_reason(faces)}"
         )
     fold = None if pairs.fold is None else pairs.fold[there]
+    if fold is not None and len(np.unique(fold)) < 2:
+        raise ValueError(
+            "all pairs of which both photos can be measured are of one fold; two are needed"
+            + _first_reason(faces)
+        )
     return Pairs(first[there], second[there], pairs.same[there], fold), int((~there).sum())
 
 

@@ -221,6 +221,16 @@ def test_one_pair_of_one_person_is_refused_before_any_photo_is_read(preset, fold
         evaluate_people(measuring(preset, lambda _: pytest.fail("it was read")), folder)
 
 
+def test_pairs_that_are_left_in_one_fold_only_are_refused(preset, folder):
+    lines = ["2 12"]
+    for one, two, three in (("p00", "p01", "p02"), ("a", "b", "c")):
+        lines += [f"{p} {i} {j}" for p in (one, two) for i in range(1, 5) for j in range(1, i)]
+        lines += [f"{one} {i} {three} {j}" for i in range(1, 5) for j in (1, 2, 3)]
+    (folder.parent / "two.txt").write_text("\n".join(lines))
+    with pytest.raises(ValueError, match="are of one fold; two are needed; left out: .*a_0001"):
+        evaluate_pairs(measuring(preset), folder.parent / "two.txt", folder)
+
+
 def test_pairs_of_missing_photos_are_refused_before_any_photo_is_read(preset, folder, pairs_file):
     predictor = measuring(preset, lambda _: pytest.fail("it was read"))
     (folder.parent / "few.txt").write_text("1 1\np00 1 2\np00 1 p01 1\n")

@@ -189,6 +189,16 @@ def test_a_resample_of_people_without_a_found_face_has_no_numbers(
         assert np.isfinite(result.intervals[name]).all(), name
 
 
+def test_a_single_found_face_is_too_few(predictor, source, truth, tmp_path):
+    for photo in truth.photo[1:]:
+        cv2.imwrite(str(tmp_path / "people" / photo), np.zeros((48, 48, 3), np.uint8))
+    message = (
+        "people: one of 24 photos shows a face, and two are needed; the first without: .*1.png"
+    )
+    with pytest.raises(ValueError, match=message):
+        evaluate_shapes(predictor, tmp_path / "people", truth, resamples=0)
+
+
 def test_half_of_the_spread_is_seen(predictor, source, truth, tmp_path):
     half, whole = (
         evaluate_shapes(KnowingPredictor(predictor, source, scale), tmp_path / "people", truth, 0)
