@@ -22,6 +22,7 @@ from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.photos.cropping import box_from_landmarks
 from keras_scnn.storage import read_npz, write_npz
 from keras_scnn.storage.guard import existing_file
+from keras_scnn.storage.shards import Failures
 from keras_scnn.storage.text import counted
 
 FORMAT, VERSION = "keras_scnn.shape_truth", 1
@@ -164,6 +165,8 @@ def fit_truth(
 
     Raises:
         FileNotFoundError: the folder, or a network of the extra ``teacher``, is missing.
+        OSError: a photo cannot be read for want of rights, memory or a package, so that the truth
+            would be another one than on a machine that has them.
         ValueError: fewer than two people have enough photos, or ``measured`` has another mesh.
     """
     source = PeopleFolder(folder, teacher=True)
@@ -175,6 +178,7 @@ def fit_truth(
     left_out: list[str] = []
     for person in tqdm(people, desc="fitting people", leave=False, delay=1):
         labels = source.label(person)
+        _check_lasting(folder, labels.left_out)
         photos, few = labels.photos, f"its person has {counted(len(labels.photos), 'good photo')}"
         left_out += [_reason(folder, *item) for item in labels.left_out.items()]
         if len(photos) < MIN_PHOTOS:
@@ -200,6 +204,15 @@ def _check_photos(folder: str | os.PathLike, counts: Counter[str], people: list[
         raise ValueError(
             f"{folder}: at most {counted(len(enough), 'person')} with {MIN_PHOTOS} good photos; "
             "2 needed"
+        )
+
+
+def _check_lasting(folder: str | os.PathLike, left_out: Failures[str]) -> None:
+    """Raise an OSError if a photo is left out because of this machine: a truth is kept for good."""
+    for name in sorted(left_out.passing):
+        raise OSError(
+            f"{os.path.join(folder, _reason(folder, name, left_out[name]))}; the truth would lack "
+            "this photo for good"
         )
 
 

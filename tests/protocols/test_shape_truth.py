@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
-from keras_scnn.data.sources.people import PeopleFolder
+from keras_scnn.data.sources.people import PeopleFolder, PersonLabels
 from keras_scnn.evaluate import main
 from keras_scnn.fitting import fit_landmarks
 from keras_scnn.geometry.camera import compose, project
@@ -19,6 +19,7 @@ from keras_scnn.protocols.shape_truth import (
     load_truth,
     save_truth,
 )
+from keras_scnn.storage.shards import Failures
 
 PEOPLE, PHOTOS = 4, 6
 
@@ -61,9 +62,10 @@ class Source:
         return sorted(self.photos)
 
     def label(self, person):
-        left_out = {"p0/wall.png": f"{self.folder / 'p0' / 'wall.png'}: no face found"}
-        labels = dataclasses.make_dataclass("Labels", ["photos", "left_out"])
-        return labels(self.photos[person], left_out if person == "p0" else {})
+        left_out = Failures()
+        if person == "p0":
+            left_out["p0/wall.png"] = f"{self.folder / 'p0' / 'wall.png'}: no face found"
+        return PersonLabels(self.photos[person], left_out)
 
 
 @pytest.fixture
@@ -258,6 +260,22 @@ def test_photos_without_a_truth_are_listed(predictor, source, truth, tmp_path):
     del arrays["left_out"]
     np.savez(tmp_path / "of_02.npz", **arrays)
     assert load_truth(tmp_path / "of_02.npz").left_out.tolist() == []
+
+
+def test_a_photo_that_this_machine_cannot_read_is_an_error(source, tmp_path, monkeypatch):
+    """A stored truth would lack it for good, although it may be readable later."""
+    label = source.label
+
+    def lacking(person):
+        labels = label(person)
+        if person == "p1":
+            path = str(tmp_path / "people" / "p1" / "9.png")
+            labels.left_out.note("p1/9.png", PermissionError(13, "Permission denied", path))
+        return labels
+
+    monkeypatch.setattr(source, "label", lacking)
+    with pytest.raises(OSError, match=r"p1/9.png: .*Permission denied.*; the truth would lack"):
+        fit_truth(tmp_path / "people")
 
 
 def test_five_photos_of_a_person_are_enough_and_four_are_not(source, tmp_path):
