@@ -300,5 +300,6 @@ def _check_numbers(path: str | os.PathLike, arrays: dict[str, np.ndarray]) -> No
         if arrays[name].dtype.kind not in "iuf" or not np.isfinite(arrays[name]).all():
             raise ValueError(f"{path}: damaged: '{name}' must hold finite numbers")
     for name, count in (("half", 2), ("indices68", len(arrays["mean"]))):
-        if not np.isin(arrays[name], np.arange(count)).all():
+        is_whole = arrays[name].dtype.kind in "iu"
+        if not is_whole or not np.isin(arrays[name], np.arange(count)).all():
             raise ValueError(f"{path}: damaged: '{name}' must be whole numbers below {count}")

@@ -317,6 +317,10 @@ def test_a_truth_with_impossible_numbers_is_refused(truth, tmp_path, name, value
     save_truth(tmp_path / "bad.npz", dataclasses.replace(truth, **{name: array}))
     with pytest.raises(ValueError, match=f"bad.npz: damaged: {message}"):
         load_truth(tmp_path / "bad.npz")
+    if name == "half":
+        save_truth(tmp_path / "bad.npz", dataclasses.replace(truth, half=truth.half / 1.0))
+        with pytest.raises(ValueError, match=f"bad.npz: damaged: {message}"):
+            load_truth(tmp_path / "bad.npz")
 
 
 def test_a_misfit_is_the_mean_square_of_the_distances_in_percent_of_the_crop(source, truth):
