@@ -76,20 +76,20 @@ def measure_data(args: argparse.Namespace) -> None:
     from keras_scnn.models.presets import write_metadata
     from keras_scnn.protocols import evaluation
     from keras_scnn.protocols.choices import OWN_OPTIONS
-    from keras_scnn.protocols.yardsticks import names_of
+    from keras_scnn.protocols.result_names import names_of, replaceable_result
 
-    kind = evaluation.kind_of_data(args.data, args.people)
+    kind = evaluation.checked_kind(args.data, args.people, vars(args))
     if args.calibrate:
         evaluation.check_calibrate(args.preset, args.data, kind)
     elsewhere = ("preset", "data", "out", "calibrate", *OWN_OPTIONS)
     options = {k: v for k, v in vars(args).items() if k not in elsewhere}
+    (stem, inputs), (name, data) = replaceable_result(args), names_of(args.preset, args.data)
     results = evaluation.evaluate_preset(args.preset, args.data, keep=args.out, **options)
-    name, data = names_of(args.preset, args.data)
-    stem, title = f"{name}-{data}", f"{name} on {data}"
-    print(evaluation.write_results(results, args.out, stem, title, args.data))
+    of = f"{name} on {data}", args.data, inputs
+    print(evaluation.write_results(results, args.out, stem, *of))
     if args.calibrate:
-        calibration = evaluation.calibration_of(results)
-        write_metadata(args.preset, "verification", calibration | {"data": data})
+        calibration = evaluation.calibration_of(results) | {"data": data}
+        write_metadata(args.preset, "verification", calibration)
     print(f"written: {args.out / stem}.json, .txt, .png and -curves.png")
     report_unmeasured(results)
 
@@ -97,11 +97,11 @@ def measure_data(args: argparse.Namespace) -> None:
 def measure_yardstick(name: str, args: argparse.Namespace) -> None:
     """Measure by the protocol that an option selects, and print and write the results."""
     from keras_scnn.protocols.choices import measure_yardstick
-    from keras_scnn.protocols.yardsticks import names_of, write_yardstick
+    from keras_scnn.protocols.result_names import replaceable_result
+    from keras_scnn.protocols.yardsticks import write_yardstick
 
-    result = measure_yardstick(name, args)
-    stem = "-".join([*names_of(args.preset, args.data), name.replace("_", "-")])
-    print(write_yardstick(result, args.out, stem, args.data))
+    stem, inputs = replaceable_result(args, name)
+    print(write_yardstick(result := measure_yardstick(name, args), args.out, stem, inputs))
     print(f"written: {args.out / stem}.json and .txt")
     report_unmeasured(result)
 

@@ -11,6 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
+from keras_scnn.geometry.shapes import shaped
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.settings import whole
 from keras_scnn.shape_distance import shape_basis
@@ -86,9 +87,8 @@ class FaceParameters:
         Raises:
             ValueError: the pose is not (..., 3, 4), or the leading axes differ.
         """
-        pose, lead = np.asarray(self.pose), np.shape(self.pose)[:-2]
-        if pose.shape[-2:] != (3, 4):  # (..., 4, 3) would be reshaped without an error
-            raise ValueError(f"pose has the shape {pose.shape}; it must be (..., 3, 4)")
+        pose = shaped("pose", self.pose, 3, 4)  # (..., 4, 3) would be reshaped without an error
+        lead = pose.shape[:-2]
         for name in ("identity", "expression"):
             shape = np.shape(getattr(self, name))
             if shape[:-1] != lead or not shape:

@@ -313,6 +313,31 @@ def test_the_dense_error_is_measured_with_the_full_face_model(preset, photos, tr
         evaluate_aflw2000(preset, photos, bfm=other)
 
 
+def test_annotations_that_do_not_fit_are_refused_before_the_prediction(
+    preset, photos, truth, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("keras_scnn.protocols.aflw2000.predict", lambda *_: pytest.fail("late"))
+    bfm = FullBfm(preset.face_model, np.ones(199), np.ones(29))
+    with pytest.raises(ValueError, match=r"one.mat: Shape_Para is missing"):
+        evaluate_aflw2000(preset, photos, bfm=bfm)
+    for name in ("one", "two"):
+        annotate(photos / f"{name}.mat", truth, 0.0)
+    small = FullBfm(preset.face_model, np.ones(6), np.ones(5))
+    with pytest.raises(ValueError, match=r"one.mat: .*Shape_Para has 199 numbers; the model 6"):
+        evaluate_aflw2000(preset, photos, bfm=small)
+    points = np.random.default_rng(0).uniform(0, 450, (2, 68, 2))
+    points[1] = points[1, 0]
+    np.save(tmp_path / "again.npy", points)
+    with pytest.raises(ValueError, match=r"again.npy: two: the points .* span no area"):
+        evaluate_aflw2000(preset, photos, annotation=tmp_path / "again.npy")
+    for name in ("one", "two"):
+        arrays = scipy.io.loadmat(photos / f"{name}.mat")
+        pose = np.array([[0.1, 0.2, 2.0, 0, 0, 0, 1]])
+        scipy.io.savemat(photos / f"{name}.mat", {"pt3d_68": arrays["pt3d_68"], "Pose_Para": pose})
+    with pytest.raises(ValueError, match="no annotated face has all angles below 99"):
+        evaluate_aflw2000(preset, photos)
+
+
 @pytest.mark.parametrize("suffix", [".mat", ".MAT"])
 def test_the_neutral_shape_is_compared_with_the_annotated_one(
     preset, photos, truth, tmp_path, suffix

@@ -128,7 +128,7 @@ def test_settings_out_of_range_are_refused_before_anything_is_read(capsys, optio
         ("people", ["--part", "train"], "--part is for aflw, not for people"),
         ("aflw", ["--authors-identity"], "--authors-identity is for 300w-lp, tfds-300w-lp, not"),
         ("pts", ["--components", "10", "5"], "--components is for 300w-lp, not for pts"),
-        ("blinks", ["--held-out", "3"], "--held-out is for blends, not for blinks"),
+        ("pts", ["--held-out", "3"], "--held-out is for blends, blinks, not for pts"),
         ("cfp", ["--basis", "x.npz"], "--basis is for 300w-lp, tfds-300w-lp, not for cfp"),
         ("tfds-300w-lp", ["--bfm-info", "x.mat"], "--bfm-info is for 300w-lp, not for tfds"),
         ("aflw2000", ["--bfm-expression", "x.mat"], "--bfm-expression is for 300w-lp, not for"),

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+ROUNDING = 1e-13  # of a squared distance, relative to the vector's square
 AGREEMENT_YAW_BINS_DEGREES = ((0, 15), (15, 30), (30, 90))
 
 
@@ -93,11 +94,12 @@ class AgreementEvaluator:
 def squared_deviations(gram: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """(M,) squared distances of vectors from their weighted mean, from their Gram matrix (M, M).
 
-    NaN if the weights sum to 0.
+    0 for equal vectors, although a Gram matrix is rounded; NaN if the weights sum to 0.
     """
     share = weights / (weights.sum() or np.nan)
-    to_mean = gram @ share
-    return np.maximum(np.diag(gram) - 2 * to_mean + share @ to_mean, 0)
+    to_mean, square = gram @ share, np.diag(gram)
+    away = square - 2 * to_mean + share @ to_mean
+    return np.where(away <= ROUNDING * square, 0, away)
 
 
 def _ratio(above: float, below: float) -> float:

@@ -89,8 +89,13 @@ def rows_of_people(identity: np.ndarray) -> list[np.ndarray]:
 
 
 def check_people(identity: np.ndarray) -> None:
-    """Raise a ValueError unless (n,) numbers of people give pairs of one person and of two."""
-    _photos_of_people(identity)
+    """Raise a ValueError unless (n,) numbers of people give two pairs of one person and of two."""
+    photos = _photos_of_people(identity)
+    if max(map(len, photos)) == 2 and sum(len(part) == 2 for part in photos) == 1:
+        raise ValueError(
+            f"{counted(len(photos), 'person')}, only one of them with two photos; verification "
+            "needs two pairs of photos of one person: two people with two photos, or one with three"
+        )
 
 
 def _photos_of_people(identity: np.ndarray) -> list[np.ndarray]:

@@ -118,12 +118,18 @@ def _draw_bars(axis, results: dict, bars: dict[str, str]) -> None:
     numbers_by_path, intervals = numbers(results), results.get("intervals", {})
     values = np.array([numbers_by_path[path] for path in bars.values()])
     ends = np.array([intervals.get(path, (np.nan, np.nan)) for path in bars.values()])
-    reach = np.abs(np.nan_to_num(ends - values[:, None])).T
+    low, high = ends.T
     colors = [LIGHT if "mean face" in label or "own" in label else DARK for label in bars]
+    reach = _reach(values, low, high)
     drawn = axis.bar(list(bars), values, color=colors, width=0.65, yerr=reach, ecolor="gray")
     axis.bar_label(drawn, [f"{value:.2f}" for value in values], padding=2, fontsize=8)
     axis.tick_params(labelsize=8)
     axis.margins(y=0.15)
+
+
+def _reach(values: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """(2, n) lengths of error bars, down and up; 0 on a side on which the interval is not."""
+    return np.maximum(np.nan_to_num(np.stack([values - low, high - values])), 0)
 
 
 def plot_details(results: dict, path: str | os.PathLike, title: str) -> None:
@@ -267,7 +273,7 @@ def plot_variants(
         mean, low, high = (
             np.array([one[key] for one in having.values()]) for key in ("mean", "low", "high")
         )
-        reach = np.nan_to_num(np.abs(np.stack([mean - low, high - mean])))
+        reach = _reach(mean, low, high)
         axis.errorbar(list(having), mean, yerr=reach, fmt="o", color=DARK, ecolor="gray", capsize=3)
         axis.set_title(measures[name].replace(", ", ",\n"), fontsize=8)
         axis.tick_params(labelsize=7)

@@ -77,16 +77,24 @@ def angle_errors(
             f"predicted and annotated have the shapes {predicted.shape} and {annotated.shape}; "
             "both must be (M, 3): pitch, yaw, roll in radians"
         )
-    if not (np.isfinite(predicted).all() and np.isfinite(annotated).all()):
-        raise ValueError("the predicted and the annotated angles must be finite numbers")
-    kept = (np.abs(np.rad2deg(annotated)) < limit_degrees).all(axis=1)
-    if not kept.any():
-        raise ValueError(f"no annotated face has all angles below {limit_degrees} degrees")
+    if not np.isfinite(predicted).all():
+        raise ValueError("the predicted angles must be finite numbers")
+    kept = within_limit(annotated, limit_degrees)
     between = rotation_angle(rotation_from_euler(predicted), rotation_from_euler(annotated))
     # 170 and -170 degrees are 20 apart, not 340.
     apart = np.abs((predicted - annotated + np.pi) % (2 * np.pi) - np.pi)
     errors = np.column_stack([apart, between])
     return np.where(kept[:, None], np.rad2deg(errors), np.nan)
+
+
+def within_limit(annotated: np.ndarray, limit_degrees: float = LIMIT_DEGREES) -> np.ndarray:
+    """(M,) bool, the faces that ``pose_error`` counts; arguments and errors are its own."""
+    if not np.isfinite(annotated).all():
+        raise ValueError("the annotated angles must be finite numbers")
+    kept = (np.abs(np.rad2deg(annotated)) < limit_degrees).all(axis=1)
+    if not kept.any():
+        raise ValueError(f"no annotated face has all angles below {limit_degrees} degrees")
+    return kept
 
 
 def summarize_angles(

@@ -6,6 +6,8 @@ import numpy as np
 
 from keras_scnn.evaluation.bootstrap import weighted_mean
 
+ROUNDING = 1e-12  # relative; smaller deviations from the mean are its rounding error
+
 
 def scalar_agreement(
     truth: np.ndarray, predicted: np.ndarray, weights: np.ndarray
@@ -20,8 +22,7 @@ def scalar_agreement(
         'error' and 'constant_error' (mean absolute, in the numbers' unit), 'slope' (of predicted on
         true numbers) and 'correlation'; NaN where they are not defined.
     """
-    x = truth - weighted_mean(truth, weights)
-    y = predicted - weighted_mean(predicted, weights)
+    x, y = _centered(truth, weights), _centered(predicted, weights)
     xx, xy, yy = (weighted_mean(product, weights) for product in (x * x, x * y, y * y))
     return {
         "error": weighted_mean(np.abs(predicted - truth), weights),
@@ -29,6 +30,12 @@ def scalar_agreement(
         "slope": xy / xx if xx > 0 else float("nan"),
         "correlation": xy / np.sqrt(xx * yy) if xx * yy > 0 else float("nan"),
     }
+
+
+def _centered(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Deviations (n,) from the weighted mean; 0 for a constant, although its mean is rounded."""
+    away = values - weighted_mean(values, weights)
+    return np.where(np.abs(away) <= ROUNDING * np.abs(values), 0, away)
 
 
 def without_linear_part(values: np.ndarray, inputs: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -127,14 +127,19 @@ def checked_pairs(distance: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, n
     return distance, same
 
 
-def _split(same: np.ndarray, folds: int, seed: int) -> np.ndarray:
-    """(P,) number of each pair's fold."""
-    folds = min(folds, int(same.sum()), int((~same).sum()))
-    if folds < 2:
+def check_folds(same: np.ndarray) -> None:
+    """Raise a ValueError unless pairs, (P,) bool, can be split into two folds with both kinds."""
+    if min(same.sum(), (~same).sum()) < 2:
         raise ValueError(
             f"verification needs 2 folds and 2 pairs of each kind; given are "
             f"{counted(int(same.sum()), 'pair')} of one person and {(~same).sum()} of two"
         )
+
+
+def _split(same: np.ndarray, folds: int, seed: int) -> np.ndarray:
+    """(P,) number of each pair's fold."""
+    check_folds(same)
+    folds = min(folds, int(same.sum()), int((~same).sum()))
     rng = np.random.default_rng(seed)
     fold = np.empty(len(same), int)
     for kind in (same, ~same):
@@ -168,9 +173,10 @@ def right_answers(ranked: RankedPairs) -> np.ndarray:
 
 
 def _accuracy_by_fold(ranked: RankedPairs, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Accuracy of each fold, 0 to 1, and its threshold; folds without weight are left out.
+    """Accuracy of each fold, 0 to 1, and its threshold.
 
-    If no fold has a weight, one NaN of each.
+    Folds without weight are left out, and one of which the others have none: nothing determines its
+    threshold. One NaN of each if no fold is left.
     """
     of_fold = ranked.fold == np.arange(ranked.fold.max() + 1)[:, None]
     # Accepting one more pair gains its weight if it shows one person, and loses it otherwise.
@@ -182,9 +188,10 @@ def _accuracy_by_fold(ranked: RankedPairs, weights: np.ndarray) -> tuple[np.ndar
     accepted = np.searchsorted(ranked.distance, thresholds)
     right = gained[np.arange(len(of_fold)), accepted] + of_fold @ (weights * ~ranked.same)
     total = met[:, -1]
-    if not total.any():
+    kept = (total > 0) & (total < total.sum())
+    if not kept.any():
         return np.full(1, np.nan), np.full(1, np.nan)
-    return right[total > 0] / total[total > 0], thresholds[total > 0]
+    return right[kept] / total[kept], thresholds[kept]
 
 
 def _running_sum(rows: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import numpy as np
 
 from keras_scnn.geometry.rotations import euler_from_rotation, nearest_rotation
+from keras_scnn.geometry.shapes import shaped
 
 FLIP = np.diag([1.0, -1.0, 1.0])
 FLIP.setflags(write=False)
@@ -34,7 +35,7 @@ def project(image_from_model: np.ndarray, points: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: the cameras are not (..., 3, 4).
     """
-    camera = _checked(image_from_model)
+    camera = shaped("image_from_model", image_from_model, 3, 4)
     linear = np.swapaxes(camera[..., :3], -1, -2)
     return np.asarray(points) @ linear + camera[..., None, :, 3]
 
@@ -78,7 +79,7 @@ def decompose(image_from_model: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.
     Raises:
         ValueError: the cameras are not (..., 3, 4).
     """
-    camera = _checked(image_from_model)
+    camera = shaped("image_from_model", image_from_model, 3, 4)
     linear = camera[..., :3]
     scale = np.linalg.norm(linear[..., :2, :], axis=-1).mean(axis=-1)
     known = np.isfinite(linear).all(axis=(-2, -1))[..., None, None]
@@ -107,20 +108,12 @@ def transform_camera(to_from: np.ndarray, image_from_model: np.ndarray) -> np.nd
     Raises:
         ValueError: the shapes do not match.
     """
-    to_from, camera = np.asarray(to_from), _checked(image_from_model)
-    if to_from.shape[-2:] != (2, 3):
-        raise ValueError(f"to_from has the shape {to_from.shape}; it must be (..., 2, 3)")
+    to_from = shaped("to_from", to_from, 2, 3)
+    camera = shaped("image_from_model", image_from_model, 3, 4)
     image_rows = to_from[..., :2] @ camera[..., :2, :]
     image_rows[..., 3] += to_from[..., 2]
     scale = np.sqrt(np.abs(np.linalg.det(to_from[..., :2])))[..., None, None]
     return np.concatenate([image_rows, scale * camera[..., 2:, :]], axis=-2)
-
-
-def _checked(image_from_model: np.ndarray) -> np.ndarray:
-    camera = np.asarray(image_from_model)
-    if camera.shape[-2:] != (3, 4):
-        raise ValueError(f"image_from_model has the shape {camera.shape}; it must be (..., 3, 4)")
-    return camera
 
 
 def angle_in_image(image_from_model: np.ndarray) -> np.ndarray:
@@ -136,5 +129,5 @@ def angle_in_image(image_from_model: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: the cameras are not (..., 3, 4).
     """
-    up = _checked(image_from_model)[..., :2, 1]
+    up = shaped("image_from_model", image_from_model, 3, 4)[..., :2, 1]
     return np.arctan2(up[..., 0], -up[..., 1])

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from keras_scnn.geometry.shapes import shaped
+
 SQUARE_TOLERANCE = 0.05  # largest deviation of width / height of a crop's box from 1
 MAX_RELATIVE_WIDTH = 16  # of a crop's box to the photo's longer side: above, a face is a dot
 
@@ -37,9 +39,7 @@ def crop_from_image(box: np.ndarray, size: int) -> np.ndarray:
     >>> crop_from_image(np.array([10.0, 20.0, 14.0, 24.0]), 8).tolist()
     [[2.0, 0.0, -19.5], [0.0, 2.0, -39.5]]
     """
-    box = np.asarray(box, np.float64)
-    if box.shape[-1:] != (4,):
-        raise ValueError(f"box has the shape {box.shape}; it must be (..., 4): x0, y0, x1, y1")
+    box = np.float64(shaped("box", box, 4))
     first, extent = box[..., :2], box[..., 2:] - box[..., :2]
     if size <= 0 or not (extent > 0).all():
         raise ValueError(f"size ({size}) and the boxes' widths and heights must be above 0")
@@ -109,9 +109,7 @@ def invert_affine(to_from: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: the matrices are not (..., 2, 3), or one has no inverse.
     """
-    to_from = np.asarray(to_from, np.float64)
-    if to_from.shape[-2:] != (2, 3):
-        raise ValueError(f"to_from has the shape {to_from.shape}; it must be (..., 2, 3)")
+    to_from = np.float64(shaped("to_from", to_from, 2, 3))
     try:
         linear = np.linalg.inv(to_from[..., :2])
     except np.linalg.LinAlgError as error:

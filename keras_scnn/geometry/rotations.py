@@ -15,6 +15,8 @@ import warnings
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from keras_scnn.geometry.shapes import shaped
+
 
 def rotation_from_euler(euler: np.ndarray) -> np.ndarray:
     """Rotation matrices of Euler angles.
@@ -32,9 +34,7 @@ def rotation_from_euler(euler: np.ndarray) -> np.ndarray:
     >>> turned.round(6).tolist()  # yaw of 90 degrees: the nose points to the image's left
     [-1.0, 0.0, 0.0]
     """
-    euler = np.asarray(euler, np.float64)
-    if euler.shape[-1:] != (3,):
-        raise ValueError(f"euler has the shape {euler.shape}; it must be (..., 3)")
+    euler = np.float64(shaped("euler", euler, 3))
     # The files' elementary matrices rotate in the opposite direction to SciPy's.
     matrices = Rotation.from_euler("XYZ", -euler.reshape(-1, 3)).as_matrix()
     return matrices.reshape(*euler.shape[:-1], 3, 3)
@@ -54,7 +54,7 @@ def euler_from_rotation(rotation: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: the matrices are not (..., 3, 3), or one has no positive determinant.
     """
-    rotation = np.float64(_checked("rotation", rotation))
+    rotation = np.float64(shaped("rotation", rotation, 3, 3))
     known = np.isfinite(rotation).all(axis=(-2, -1))[..., None]
     rotation = np.where(known[..., None], rotation, np.eye(3))
     with warnings.catch_warnings():
@@ -106,16 +106,9 @@ def rotation_angle(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: the matrices are not (..., 3, 3), for example whole cameras.
     """
-    between = np.swapaxes(_checked("a", a), -1, -2) @ _checked("b", b)
+    between = np.swapaxes(shaped("a", a, 3, 3), -1, -2) @ shaped("b", b, 3, 3)
     # The arc cosine of the trace alone loses half the digits at small angles.
     skew = between - np.swapaxes(between, -1, -2)
     sine = np.linalg.norm(skew, axis=(-2, -1)) / np.sqrt(8.0)
     cosine = (np.trace(between, axis1=-2, axis2=-1) - 1) / 2
     return np.arctan2(sine, cosine)
-
-
-def _checked(name: str, rotation: np.ndarray) -> np.ndarray:
-    rotation = np.asarray(rotation)
-    if rotation.shape[-2:] != (3, 3):
-        raise ValueError(f"{name} has the shape {rotation.shape}; it must be (..., 3, 3)")
-    return rotation

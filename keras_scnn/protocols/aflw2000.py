@@ -14,7 +14,7 @@ from tqdm import tqdm
 from keras_scnn.data.sources.aflw2000 import Aflw2000, AnnotatedFace, read_good_faces
 from keras_scnn.data.sources.bfm_full import FullBfm
 from keras_scnn.data.sources.bfm_landmarks import BfmLandmarks
-from keras_scnn.data.sources.mat_files import BfmAnnotation
+from keras_scnn.data.sources.mat_files import BfmAnnotation, read_bfm_annotation
 from keras_scnn.data.sources.reannotation import read_neutral_landmarks, read_reannotation
 from keras_scnn.evaluation import (
     LandmarkError,
@@ -31,6 +31,7 @@ from keras_scnn.evaluation import (
 )
 from keras_scnn.evaluation.bootstrap import RESAMPLES, weighted_mean
 from keras_scnn.evaluation.nme import box_side, check_convention
+from keras_scnn.evaluation.pose import within_limit
 from keras_scnn.geometry.camera import project
 from keras_scnn.geometry.crops import SQUARE_TOLERANCE
 from keras_scnn.io import read_image
@@ -40,6 +41,7 @@ from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.photos.cropping import FaceBox, box_from_landmarks, crop_face
 from keras_scnn.photos.files import beside
 from keras_scnn.protocols.yardsticks import bootstrap_note
+from keras_scnn.storage.guard import reading
 from keras_scnn.storage.text import counted
 
 CONVENTION_NOTES = {
@@ -117,8 +119,9 @@ def evaluate_aflw2000(
 
     Raises:
         FileNotFoundError: the preset, the folder or one of its files is missing.
-        ValueError: no photo or annotation can be read, the convention is unknown, or the preset's
-            face model is not ``bfm``'s.
+        ValueError: no photo or annotation can be read, the convention is unknown, the preset's
+            face model is not ``bfm``'s, an annotation lacks what an option needs, or no face has
+            angles within the limit of ``evaluation.pose_error``.
     """
     check_convention(convention)
     landmarks = None if basis is None else BfmLandmarks.load(basis)
@@ -126,14 +129,14 @@ def evaluate_aflw2000(
     _check_same_mesh(preset.face_model, bfm)
     photos = read_photos(folder, preset.input_size, benchmark_crops)
     faces, boxes = photos.faces, photos.boxes
-    further = None
-    if annotation is not None:
-        further = read_reannotation(annotation, photos.listed, first_pixel)[photos.kept]
+    within_limit(np.stack([face.euler for face in faces]))  # an error before the prediction
+    further = None if annotation is None else _further_landmarks(photos, annotation, first_pixel)
     neutral = None if landmarks is None else _neutral_landmarks(faces, landmarks)
+    annotated = [] if bfm is None else _bfm_annotations(faces, bfm)
     predictions = predict(preset, photos.crops)
     placed = _placed(predictions.landmarks, boxes, preset.input_size, convention)
     parts = _landmark_parts(placed, faces, further)
-    dense = _dense_parts(preset, predictions, faces, boxes, convention, bfm) if bfm else {}
+    dense = _dense_parts(preset, predictions, photos, convention, bfm, annotated) if bfm else {}
     angles = angle_errors(predictions.euler, np.stack([face.euler for face in faces]))
     shapes = {} if neutral is None else _shape_parts(preset, predictions, *neutral)
     yaw = np.array([face.yaw_degrees for face in faces])
@@ -191,19 +194,48 @@ def _check_same_mesh(ours: MorphableModel, bfm: FullBfm | None) -> None:
 
 
 def _dense_parts(
-    preset, predictions: Predictions, faces, boxes, convention: str, bfm: FullBfm
+    preset: Preset,
+    predictions: Predictions,
+    photos: BenchmarkPhotos,
+    convention: str,
+    bfm: FullBfm,
+    annotations: list[BfmAnnotation],
 ) -> dict:
     """Errors of all vertices, (M,) percent; one face at a time, since meshes are large."""
     model, size, errors = preset.face_model, preset.input_size, []
     parameters = predictions.parameters
-    for i, face in enumerate(faces):
+    for i, annotation in enumerate(annotations):
         ours = model.vertices(parameters.identity[i], parameters.expression[i])
         posed = project(parameters.pose[i], ours)[None]
-        true = bfm.vertices_in_photo(BfmAnnotation(**face.parameters))[None]
-        pair = _placed(posed, boxes[i : i + 1], size, convention), true
-        corners = face.landmarks[None]
+        true = bfm.vertices_in_photo(annotation)[None]
+        pair = _placed(posed, photos.boxes[i : i + 1], size, convention), true
+        corners = photos.faces[i].landmarks[None]
         errors.append([normalized_mean_error(*pair, d, box_points=corners)[0] for d in (2, 3)])
     return dict(zip(("dense_percent", "dense_3d_percent"), np.transpose(errors), strict=True))
+
+
+def _further_landmarks(
+    photos: BenchmarkPhotos, annotation: str | os.PathLike, first_pixel: float
+) -> np.ndarray:
+    """(M, 68, 2) px of the second annotation."""
+    further = read_reannotation(annotation, photos.listed, first_pixel)[photos.kept]
+    for face, points in zip(photos.faces, further, strict=True):
+        try:
+            box_side(points[None])
+        except ValueError as error:
+            raise ValueError(f"{annotation}: {face.name}: {error}") from error
+    return further
+
+
+def _bfm_annotations(faces: list[AnnotatedFace], bfm: FullBfm) -> list[BfmAnnotation]:
+    """The annotated parameters, which have as many components as the face model."""
+    annotations = []
+    for face in faces:
+        path = beside(face.image_path, ".mat")
+        annotations.append(read_bfm_annotation(path))
+        with reading(path, "an annotation of this face model"):
+            bfm.parameters(annotations[-1], 0, 0)
+    return annotations
 
 
 def _neutral_landmarks(

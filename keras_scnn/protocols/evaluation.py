@@ -58,7 +58,12 @@ class Bootstrap(TypedDict):
 
 
 def write_results(
-    results: Results, folder: Path, stem: str, title: str, data: str | os.PathLike | None = None
+    results: Results,
+    folder: Path,
+    stem: str,
+    title: str,
+    data: str | os.PathLike | None = None,
+    inputs: dict[str, Any] | None = None,
 ) -> str:
     """Write ``stem.json``, ``.txt``, ``.png`` and ``stem-curves.png``, all or none.
 
@@ -71,6 +76,7 @@ def write_results(
         stem: of their names.
         title: of the pictures.
         data: the measured file or folder, for the JSON; None if the data was neither.
+        inputs: for the JSON, see ``result_names.replaceable_result``; None: none are recorded.
 
     Returns:
         the table, as in the .txt file.
@@ -80,7 +86,7 @@ def write_results(
     photos = [] if data is None else [os.path.abspath(data)]
     table = results_table(named)
     with staged_files(folder) as aside:
-        content = {"photos": photos, **named, "files": files}
+        content = {"photos": photos, "inputs": inputs, **named, "files": files}
         (aside / f"{stem}.json").write_text(json_text(content))
         plot_results(named, aside / f"{stem}.png", title)
         plot_details(named, aside / f"{stem}-curves.png", title)
@@ -173,10 +179,9 @@ def evaluate_preset(
         "bfm_info": bfm_info,
         "benchmark_crops": benchmark_crops,
     }
-    kind = kind_of_data(data, people)
-    _check_options(data, kind, {k: value for k, value in options.items() if value is not None})
+    kind = checked_kind(data, people, options)
     if kind == PAIRS_FILE:
-        assert photos is not None  # see ``_check_options``
+        assert photos is not None  # see ``checked_kind``
         return evaluate_pairs(_predictor(preset, keep), data, photos, **bootstrap)
     if kind == PEOPLE:
         return evaluate_people(_predictor(preset, keep), data, **bootstrap)
@@ -196,7 +201,20 @@ def _predictor(
     return PhotoPredictor.from_preset(preset, None if keep is None else Path(keep))
 
 
-def _check_options(data: Path, kind: str, given: dict[str, Any]) -> None:
+def checked_kind(data: Path, people: bool, options: dict[str, Any]) -> str:
+    """The kind of the data, for which the options must be.
+
+    Args:
+        data, people: see ``kind_of_data``.
+        options: by name, None if not given; those that no kind has are ignored.
+
+    Raises:
+        FileNotFoundError: the data, or a file or folder that an option names, is missing.
+        ValueError: see ``kind_of_data``; an option is for another kind, or has no effect without
+            another, or a pairs file has no ``photos``.
+    """
+    kind = kind_of_data(data, people)
+    given = {name: options[name] for name in OPTION_HOMES if options[name] is not None}
     for option in given:
         if kind != OPTION_HOMES[option]:
             raise ValueError(f"{flag(option)} is for {OPTION_HOMES[option]}; {data} is {kind}")
@@ -207,6 +225,7 @@ def _check_options(data: Path, kind: str, given: dict[str, Any]) -> None:
             raise FileNotFoundError(f"{flag(option)}: {path}: no such file or folder")
     if kind == PAIRS_FILE and "photos" not in given:
         raise ValueError(f"{data}: a pairs file needs --photos, the folder of its photos")
+    return kind
 
 
 def calibration_of(results: Results) -> dict:

@@ -64,6 +64,11 @@ def evaluate_gaze(
     numbers = last_people(sorted(set(photos.person.tolist())), last)
     chosen = np.flatnonzero(np.isin(photos.person, numbers))
     paths = [photos.paths[i] for i in chosen]
+    if len(paths) < LEAST_PHOTOS:
+        raise ValueError(
+            f"{folder}: {counted(len(paths), 'photo')} of {counted(len(numbers), 'person')}; at "
+            f"least {LEAST_PHOTOS} photos are needed"
+        )
     faces = predictor(paths)
     rows, measured, failed = _measure(faces, paths, find_irises)
     if len(rows) < LEAST_PHOTOS:

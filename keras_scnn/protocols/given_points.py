@@ -41,9 +41,9 @@ def evaluate_given_points(
 
     The bounding box of half a face is not comparable between poses, so errors are in percent of the
     root of the area of the 68 predicted landmarks' box: for the landmarks as predicted, and at the
-    annotated sites (``shifted_to_annotated_sites``). A photo's kind is the start of its file name:
-    'profile' for 'profile_01.jpg'. A person's shape is the mean of those predicted from photos of
-    the kind ``SHAPES_FROM``, or from all if there are none of it; see ``unseen_points``.
+    annotated sites (``shifted_to_annotated_sites``), by kind of photo (``kind_of_photo``). A
+    person's shape is the mean of those predicted from photos of the kind ``SHAPES_FROM``, or from
+    all if there are none of it; see ``unseen_points``.
 
     Args:
         predictor: of the preset.
@@ -61,7 +61,7 @@ def evaluate_given_points(
     chosen = np.isin(people, last_people(sorted(set(people.tolist())), last))
     names, people = names[chosen], people[chosen]
     points, reordered = with_lids_in_order(points[chosen])
-    kinds = np.array([Path(name).name.split("_")[0].split(".")[0] for name in names])
+    kinds = np.array([kind_of_photo(name) for name in names])
     paths = [Path(folder) / str(name) for name in names]
     predictions = predictor(paths)
     errors, offsets = _errors_twice(predictions, people, points)
@@ -77,6 +77,15 @@ def evaluate_given_points(
     values, intervals = with_intervals(summary, people, resamples, seed)
     notes = *_notes(kinds, people, int(reordered.sum())), *bootstrap_note(resamples)
     return Yardstick(values, _rows(list(values)), intervals, notes, predictions.left_out)
+
+
+def kind_of_photo(name: str) -> str:
+    """The start of a photo's file name, without a number; 'numbered' if nothing is left.
+
+    >>> [kind_of_photo(name) for name in ("001/profile_01.jpg", "IMG0012.png", "001/1234.jpg")]
+    ['profile', 'IMG', 'numbered']
+    """
+    return Path(name).name.split("_")[0].split(".")[0].rstrip("0123456789") or "numbered"
 
 
 def _errors_twice(

@@ -54,12 +54,17 @@ def evaluate_listed_pairs(
 
     Raises:
         FileNotFoundError, ValueError: see ``read_fold_pairs`` and ``read_groups``; or two files
-            have the same name.
+            have the same name, or ``groups`` has none of their people.
     """
     known = read_groups(groups) if groups else {}
     stems = _distinct_stems(files)
     listed = [read_fold_pairs(file, root) for file in files]
     paths = sorted({path for each in listed for path in each.photos.paths})
+    if known and not any((of != "").any() for of in groups_of_photos(known, paths).values()):
+        raise ValueError(
+            f"{groups}: no group of anybody in {', '.join(map(str, files))}; its column 'person' "
+            f"must have the photos' folders, such as {paths[0].parent.name}"
+        )
     predictions = predictor(paths)
     row_of = dict(zip(paths, predictions.position, strict=True))
     vectors = identity_vectors(predictor, predictions)
@@ -73,7 +78,7 @@ def evaluate_listed_pairs(
             f"{stem}: {name} is known for {(of != '').sum()} of {counted(len(of), 'photo')}"
             for name, of in of_photos.items()
         ]
-        if small := small_groups(_pairs_of(each), of_photos):
+        if small := small_groups(pairs_of(each), of_photos):
             notes.append(f"{stem}: without a row, because of too few pairs: {', '.join(small)}")
         values[stem], ends = _verified(each, rows, vectors, of_photos, resamples, seed)
         intervals |= {f"{stem}.{path}": pair for path, pair in ends.items()}
@@ -121,7 +126,7 @@ def _verified(
     seed: int,
 ) -> tuple[dict, dict]:
     """Numbers of one file, and their intervals; ``rows`` (n,) of its photos, -1 without a face."""
-    person, pairs = listed.photos.person, _pairs_of(listed)
+    person, pairs = listed.photos.person, pairs_of(listed)
     distances = {kind: pair_distances(v, rows, pairs) for kind, v in vectors.items()}
     ranked = {
         kind: rank_pairs(missing_pairs_as_errors(distance, pairs.same), pairs.same, fold=pairs.fold)
@@ -146,7 +151,8 @@ def _verified(
     return with_intervals(summary, person, resamples, seed)
 
 
-def _pairs_of(listed: ListedPairs) -> Pairs:
+def pairs_of(listed: ListedPairs) -> Pairs:
+    """The pairs of a list."""
     person, first, second = listed.photos.person, listed.first, listed.second
     return Pairs(first, second, person[first] == person[second], listed.fold)
 

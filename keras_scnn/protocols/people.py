@@ -13,17 +13,19 @@ from keras_scnn.data.sources.photo_lists import ListedPairs, people_photos, read
 from keras_scnn.evaluation import Pairs, distinct_pairs, with_intervals
 from keras_scnn.evaluation.bootstrap import RESAMPLES
 from keras_scnn.evaluation.pairs import check_people
+from keras_scnn.evaluation.verification import FOLDS, check_folds
 from keras_scnn.protocols.identity import (
     IdentityResults,
     calibrate_evaluators,
     identity_evaluators,
     identity_results,
 )
+from keras_scnn.protocols.listed_pairs import pairs_of
 from keras_scnn.protocols.photo_predictions import PhotoPredictions, PhotoPredictor
 from keras_scnn.protocols.yardsticks import bootstrap_note
 from keras_scnn.storage.text import counted
 
-MIN_PAIRS = 10
+MIN_PAIRS = FOLDS  # of each kind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,9 +64,11 @@ def evaluate_people(
     person = photos.person[faces.kept]
     try:
         pairs = distinct_pairs(person)
+        check_folds(pairs.same)
     except ValueError as error:
         raise ValueError(f"{error}{_first_reason(faces)}") from error
-    how = f"{len(pairs.same)} pairs, half of one person, at most 100 of each; 10 random folds"
+    folds = min(FOLDS, len(pairs.same) // 2)
+    how = f"{len(pairs.same)} pairs, half of one person, at most 100 of each; {folds} random folds"
     results = _results(predictor, faces, person, pairs, True, how, resamples, seed)
     return dataclasses.replace(results, passed_over=photos.passed_over)
 
@@ -89,29 +93,53 @@ def evaluate_pairs(
         ValueError: the file is in another format, or too few pairs can be measured.
     """
     listed = read_pairs(file, photos)
+    _check_listed(file, photos, listed)
     faces = predictor(listed.photos.paths, missing_ok=True)
     pairs, lost = _measured_pairs(listed, faces)
     person = listed.photos.person[faces.kept]
-    folds = "10 random folds" if pairs.fold is None else f"{pairs.fold.max() + 1} folds of the file"
+    folds = f"{FOLDS} random folds"
+    if pairs.fold is not None:
+        folds = f"{len(np.unique(pairs.fold))} folds of the file"
     how = f"{len(pairs.same)} pairs of {Path(file).name}, {folds}; {counted(lost, 'pair')} left out"
     results = _results(predictor, faces, person, pairs, False, how, resamples, seed)
     return dataclasses.replace(results, passed_over=listed.photos.passed_over)
 
 
+def _check_listed(file: str | os.PathLike, photos: str | os.PathLike, listed: ListedPairs) -> None:
+    """Raise a ValueError for fewer than ``MIN_PAIRS`` pairs of a kind whose photos exist."""
+    pairs, exists = pairs_of(listed), np.array([path.is_file() for path in listed.photos.paths])
+    one, two = _counts(pairs, exists[pairs.first] & exists[pairs.second])
+    if min(one, two) < MIN_PAIRS:
+        raise ValueError(
+            f"{file}: {photos} has both photos of {counted(one, 'pair')} of one person and {two} "
+            f"of two, of {pairs.same.sum()} and {(~pairs.same).sum()}; {MIN_PAIRS} of each are "
+            "needed"
+        )
+
+
+def _counts(pairs: Pairs, chosen: np.ndarray) -> tuple[int, int]:
+    """Numbers of the chosen pairs, (P,) bool, of one person and of two."""
+    return int((pairs.same & chosen).sum()), int((~pairs.same & chosen).sum())
+
+
 def _measured_pairs(listed: ListedPairs, faces: PhotoPredictions) -> tuple[Pairs, int]:
     """The pairs whose photos were both measured, and the number of the others."""
-    first, second = faces.position[listed.first], faces.position[listed.second]
+    pairs = pairs_of(listed)
+    first, second = faces.position[pairs.first], faces.position[pairs.second]
     there = (first >= 0) & (second >= 0)
-    person = listed.photos.person
-    same = person[listed.first] == person[listed.second]
-    if min((same & there).sum(), (~same & there).sum()) < MIN_PAIRS:
+    one, two = _counts(pairs, there)
+    if min(one, two) < MIN_PAIRS:
         raise ValueError(
-            f"both photos can be measured for {counted((same & there).sum(), 'pair')} of one "
-            f"person and {(~same & there).sum()} of two; {MIN_PAIRS} of each are needed"
+            f"both photos can be measured for {counted(one, 'pair')} of one person and {two} of "
+            f"two; {MIN_PAIRS} of each are needed{_first_reason(faces)}"
+        )
+    fold = None if pairs.fold is None else pairs.fold[there]
+    if fold is not None and len(np.unique(fold)) < 2:
+        raise ValueError(
+            "all pairs of which both photos can be measured are of one fold; two are needed"
             + _first_reason(faces)
         )
-    fold = None if listed.fold is None else listed.fold[there]
-    return Pairs(first[there], second[there], same[there], fold), int((~there).sum())
+    return Pairs(first[there], second[there], pairs.same[there], fold), int((~there).sum())
 
 
 def _first_reason(faces: PhotoPredictions) -> str:

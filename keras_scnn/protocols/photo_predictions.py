@@ -33,6 +33,7 @@ FORMAT, VERSION = "keras_scnn.photo_predictions", 2
 BATCH = 64
 GROUP_PIXELS = 50_000_000  # the network runs whenever 150 MB of photos are waiting for it
 KEPT_EVERY = 16  # batches between writes of the cache
+NOT_FINITE = "the network's numbers for it are not finite"
 Row = np.ndarray | str
 """(width,) float32 parameters and features of a photo, or the reason why it has none."""
 
@@ -180,7 +181,8 @@ class PhotoPredictor:
                 pixels += image.size // 3
             except (OSError, ValueError) as error:  # not a readable photo, or no face
                 failures = rows if is_of_content(error) else transient
-                failures[key] = str(error).removeprefix(f"{path}: ")
+                reason = str(error).removeprefix(f"{path}: ")
+                failures[key] = reason or type(error).__name__  # '' stands for a row in the cache
             if pixels >= GROUP_PIXELS:
                 rows |= self._rows_of(faces)
                 faces, pixels = [], 0
@@ -194,7 +196,12 @@ class PhotoPredictor:
         outputs = self.reconstructor.reconstruct_many(images, boxes)
         parts = [outputs.parameters.to_vector()]
         parts += [] if outputs.features is None else [outputs.features]
-        return dict(zip(keys, np.float32(np.concatenate(parts, axis=1)), strict=True))
+        rows = np.float32(np.concatenate(parts, axis=1))
+        known = np.isfinite(rows).all(axis=1)  # in some measures NaN would mean 'no face found'
+        return {
+            key: row if finite else NOT_FINITE
+            for key, row, finite in zip(keys, rows, known, strict=True)
+        }
 
     def _assembled(self, rows: list[Row], paths: Sequence[Path]) -> PhotoPredictions:
         named = list(zip(paths, rows, strict=True))

@@ -26,7 +26,10 @@ from keras_scnn.evaluation import (
     with_intervals,
 )
 from keras_scnn.evaluation.bootstrap import RESAMPLES, numbers, weighted_mean
+from keras_scnn.evaluation.nme import box_side
+from keras_scnn.evaluation.pose import within_limit
 from keras_scnn.evaluation.shape import ShapeDistances
+from keras_scnn.evaluation.verification import check_folds
 from keras_scnn.geometry.camera import euler_from_camera, project
 from keras_scnn.models import Preset, load_preset
 from keras_scnn.models.inference import Predictions, predict
@@ -81,18 +84,19 @@ def evaluate_records(
 
     Raises:
         ValueError: the records' face model, number of parameters or crop size is not the preset's,
-            or they have too few people to form pairs.
+            they have too few people to form pairs, a face's landmarks span no area, or no face has
+            angles within the limit of ``evaluation.pose_error``.
     """
     preset = preset if isinstance(preset, Preset) else load_preset(preset)
     check_records(preset, records)
     pairs = _pairs(records)
-    predicted = predict(preset, np.asarray(records.images))
     true = FaceParameters.from_vector(records.parameters, preset.layout)
-    euler = euler_from_camera(true.pose)
+    euler, landmarks = euler_from_camera(true.pose), known_landmarks(records, preset.face_model)
+    within_limit(euler)  # both raise an error before all photos are measured
+    box_side(landmarks)
+    predicted = predict(preset, np.asarray(records.images))
     yaw, angles = np.rad2deg(euler[:, 1]), angle_errors(predicted.euler, euler)
-    errors = _errors(
-        preset.face_model, predicted, true, known_landmarks(records, preset.face_model)
-    )
+    errors = _errors(preset.face_model, predicted, true, landmarks)
     shapes = _shapes(preset.face_model, predicted.parameters.identity, true.identity)
     evaluators, calibration, reliable = _identity(preset, predicted, records, pairs)
 
@@ -124,7 +128,9 @@ def _pairs(records: FaceRecords) -> Pairs | None:
     """Pairs for verification; None if nobody has two photos."""
     if photos_of_each(records.identity).max() < 2:
         return None
-    return without_mirror_pairs(draw_pairs(records.identity, VERIFICATION_PAIRS), records)
+    pairs = without_mirror_pairs(draw_pairs(records.identity, VERIFICATION_PAIRS), records)
+    check_folds(pairs.same)
+    return pairs
 
 
 def _identity(
@@ -240,7 +246,8 @@ def _notes(records: FaceRecords, resamples: int) -> tuple[str, ...]:
     return (
         f"face records: {counted(len(records), 'photo')} of {counted(people, 'person')}, landmark "
         "errors in % of the landmarks' box",
-        f"{VERIFICATION_PAIRS} pairs drawn, half of one person, or all there are; 10 folds; "
-        "shapes by the root mean square distance of the neutral vertices",
+        f"{VERIFICATION_PAIRS} pairs drawn, half of one person, or all there are; 10 folds, or "
+        "as many as there are pairs of a kind; shapes by the root mean square distance of the "
+        "neutral vertices",
         *bootstrap_note(resamples),
     )

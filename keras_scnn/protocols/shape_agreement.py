@@ -36,12 +36,18 @@ def evaluate_shapes(
 
     Raises:
         FileNotFoundError: a photo of the truth is missing.
-        ValueError: the preset's face model has fewer vertices than the truth. (If it has more, as
-            the open one since it has a tongue, its first vertices are those of the truth.)
+        ValueError: fewer than two photos show a face; or the preset's face model has fewer vertices
+            than the truth, or another mesh. (It may have more: the open one has the vertices of its
+            tongue after all others.)
     """
-    check_comparable(predictor.preset.face_model, len(truth.mean))
+    check_comparable(predictor.preset.face_model, len(truth.mean), truth.indices68)
     predictions = predictor([Path(folder) / str(photo) for photo in truth.photo])
     kept, constant = predictions.kept, truth.of_others.mean(axis=0)
+    if len(kept) < 2:
+        raise ValueError(
+            f"{folder}: one of {len(truth.photo)} photos shows a face, and two are needed; the "
+            f"first without: {predictions.left_out[0]}"
+        )
     dense = _predicted_deviations(predictions, len(truth.mean))
     yaw = truth.yaw_degrees
     of_others, own, other = (

@@ -8,6 +8,7 @@ and basis in the file. A face model with another basis and the same vertices can
 from __future__ import annotations
 
 import os
+from collections import Counter
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from keras_scnn.geometry.camera import euler_from_camera
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.storage import read_npz, write_npz
 from keras_scnn.storage.guard import existing_file
+from keras_scnn.storage.shards import Failures
 from keras_scnn.storage.text import counted
 
 FORMAT, VERSION = "keras_scnn.shape_truth", 1
@@ -126,12 +128,24 @@ def last_people(people: list[str], last: int | None) -> list[str]:
     return people if last is None else people[-last:]
 
 
-def check_comparable(model: MorphableModel, count: int) -> None:
-    """Raise a ValueError if a face model has fewer than the ``count`` vertices of a truth."""
+def check_comparable(model: MorphableModel, count: int, indices68: np.ndarray) -> None:
+    """Raise a ValueError unless a face model's first vertices are those of a truth.
+
+    Args:
+        model: the face model of a preset; it may have more vertices, such as those of a tongue.
+        count: number of vertices of the truth.
+        indices68: (68,) those of the truth's landmarks, by which its vertices are recognized.
+    """
     if model.n_vertices < count:
         raise ValueError(
             f"the preset's face model '{model.name}' has {model.n_vertices} vertices, the truth "
             f"{count}: they cannot be compared"
+        )
+    if not np.array_equal(model.landmark_indices, indices68):
+        raise ValueError(
+            f"the preset's face model '{model.name}' ({model.n_vertices} vertices) has its "
+            f"landmarks at other vertices than the truth ({count} vertices): they are of two "
+            "meshes, and cannot be compared"
         )
 
 
@@ -150,17 +164,20 @@ def fit_truth(
 
     Raises:
         FileNotFoundError: the folder, or a network of the extra ``teacher``, is missing.
-        ValueError: fewer than two people have enough photos, or ``measured`` has too few vertices.
+        OSError: a photo cannot be read for want of rights, memory or a package, so that the truth
+            would be another one than on a machine that has them.
+        ValueError: fewer than two people have enough photos, or ``measured`` has another mesh.
     """
     source = PeopleFolder(folder, teacher=True)
     if measured is not None:
-        check_comparable(measured, source.face_model.n_vertices)
+        check_comparable(measured, source.face_model.n_vertices, source.face_model.landmark_indices)
+    people = last_people(source.people(), last)
+    _check_photos(folder, Counter(map(source.person, source.names())), people)
     rows: list[dict[str, np.ndarray]] = []
     left_out: list[str] = []
-    for person in tqdm(
-        last_people(source.people(), last), desc="fitting people", leave=False, delay=1
-    ):
+    for person in tqdm(people, desc="fitting people", leave=False, delay=1):
         labels = source.label(person)
+        _check_lasting(folder, labels.left_out)
         photos, few = labels.photos, f"its person has {counted(len(labels.photos), 'good photo')}"
         left_out += [_reason(folder, *item) for item in labels.left_out.items()]
         if len(photos) < MIN_PHOTOS:
@@ -176,6 +193,25 @@ def fit_truth(
     stacked = {key: np.concatenate([row[key] for row in rows]) for key in rows[0]}
     model = _model_arrays(source.face_model)
     return ShapeTruth(**stacked, **model, left_out=np.array(left_out, np.str_))
+
+
+def _check_photos(folder: str | os.PathLike, counts: Counter[str], people: list[str]) -> None:
+    """Raise a ValueError unless two people have ``MIN_PHOTOS`` photos, good or not."""
+    enough = [person for person in people if counts[person] >= MIN_PHOTOS]
+    if len(enough) < 2:
+        raise ValueError(
+            f"{folder}: at most {counted(len(enough), 'person')} with {MIN_PHOTOS} good photos; "
+            "2 needed"
+        )
+
+
+def _check_lasting(folder: str | os.PathLike, left_out: Failures[str]) -> None:
+    """Raise an OSError if a photo is left out because of this machine: a truth is kept for good."""
+    for name in sorted(left_out.passing):
+        raise OSError(
+            f"{os.path.join(folder, _reason(folder, name, left_out[name]))}; the truth would lack "
+            "this photo for good"
+        )
 
 
 def _reason(folder: str | os.PathLike, name: str, reason: str) -> str:
@@ -251,6 +287,18 @@ def load_truth(path: str | os.PathLike) -> ShapeTruth:
         ]
         if tuple(wanted) != given or len(given) != len(shape):
             raise ValueError(f"{path}: damaged: '{name}' has the shape {given}, not {shape}")
+    _check_numbers(path, arrays)
     none = np.zeros(0, np.str_)  # files of version 0.2 have no 'left_out'
     left_out = arrays.get("left_out", none).astype(np.str_).ravel()
     return ShapeTruth(**{name: arrays[name] for name in SHAPES}, left_out=left_out)
+
+
+def _check_numbers(path: str | os.PathLike, arrays: dict[str, np.ndarray]) -> None:
+    """Raise a ValueError for numbers that are not finite, and for indices out of range."""
+    for name in SHAPES.keys() - {"photo", "person"}:
+        if arrays[name].dtype.kind not in "iuf" or not np.isfinite(arrays[name]).all():
+            raise ValueError(f"{path}: damaged: '{name}' must hold finite numbers")
+    for name, count in (("half", 2), ("indices68", len(arrays["mean"]))):
+        is_whole = arrays[name].dtype.kind in "iu"
+        if not is_whole or not np.isin(arrays[name], np.arange(count)).all():
+            raise ValueError(f"{path}: damaged: '{name}' must be whole numbers below {count}")

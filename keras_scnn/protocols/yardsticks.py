@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from keras_scnn.evaluation.bootstrap import numbers
 from keras_scnn.evaluation.report import Row, results_table
-from keras_scnn.models.presets import preset_name
 from keras_scnn.storage.atomic import staged_files
-from keras_scnn.storage.outputs import real_path
 from keras_scnn.storage.text import json_text, open_utf8
 
 
@@ -41,26 +38,21 @@ def bootstrap_note(resamples: int, of: str = "people") -> tuple[str, ...]:
     return (f"[95 % interval of {resamples} bootstrap resamples of the {of}]",) * bool(resamples)
 
 
-def names_of(preset: str | os.PathLike, data: str | os.PathLike) -> tuple[str, str]:
-    """The names of a preset and of the measured file or folder, for files and titles."""
-    place = real_path(data)
-    return preset_name(preset), place.stem if place.is_file() else place.name
-
-
-def write_yardstick(result: Yardstick, folder: Path, stem: str, data: str | os.PathLike) -> str:
+def write_yardstick(result: Yardstick, folder: Path, stem: str, inputs: dict[str, Any]) -> str:
     """Write ``stem.json`` and ``stem.txt`` into a folder, both or none.
 
     Args:
         result: of a protocol.
         folder: for the files.
         stem: of their names.
-        data: the measured file or folder, for the JSON.
+        inputs: for the JSON, see ``result_names.replaceable_result``.
 
     Returns:
         the table, as in the .txt file.
     """
     named = {
-        "photos": [os.path.abspath(data)],
+        "photos": [inputs["data"]],
+        "inputs": inputs,
         "values": numbers(result.values),
         "intervals": result.intervals,
         "notes": result.notes,
@@ -68,8 +60,15 @@ def write_yardstick(result: Yardstick, folder: Path, stem: str, data: str | os.P
         "passed_over": result.passed_over,
         "files": [f"{stem}.txt"],
     }
-    shown = {key: named[key] for key in ("intervals", "notes", "left_out")}
-    table = results_table(result.values | shown, result.rows)
+    # Values may have any name, such as a file's: 'notes', too.
+    shown = {
+        "values": result.values,
+        "intervals": {f"values.{path}": ends for path, ends in result.intervals.items()},
+        "notes": result.notes,
+        "left_out": result.left_out,
+    }
+    rows = [(f"values.{path}", label, unit) for path, label, unit in result.rows]
+    table = results_table(shown, rows)
     with staged_files(folder) as aside:
         (aside / f"{stem}.json").write_text(json_text(named))
         with open_utf8(aside / f"{stem}.txt") as file:

@@ -63,3 +63,13 @@ def test_without_any_weight_there_are_no_numbers():
     result = AgreementEvaluator(TRUE, TRUE, YAW).summary(np.zeros(len(TRUE)))
     numbers = result.r2, result.correlation, result.spread, result.error_mm, result.true_spread_mm
     assert np.isnan([*numbers, *result.bins_r2, *result.bins_spread]).all()
+
+
+def test_equal_true_shapes_leave_nothing_to_explain():
+    """Rounded Gram matrices gave an R² of -6e15 and a spread of 8e7."""
+    rng = np.random.default_rng(0)
+    predicted, true = rng.normal(size=(6, 30)), np.tile(rng.normal(size=30), (6, 1))
+    for weights in (np.ones(6), rng.uniform(size=6)):
+        result = AgreementEvaluator(predicted, true, np.zeros(6)).summary(weights)
+        assert np.isnan([result.r2, result.spread, result.correlation]).all()
+        assert (result.true_spread_mm, result.error_mm > 1) == (0, True)

@@ -1,7 +1,12 @@
 import numpy as np
 import pytest
 
-from keras_scnn.evaluation.plots import cumulative_error, error_against_yaw, plot_curves
+from keras_scnn.evaluation.plots import (
+    _reach,
+    cumulative_error,
+    error_against_yaw,
+    plot_curves,
+)
 
 
 def test_the_cumulative_curve_counts_faces():
@@ -25,6 +30,13 @@ def test_error_against_yaw_is_the_mean_of_each_step():
 
 def test_too_few_faces_make_no_curve():
     assert error_against_yaw(np.ones(2), np.zeros(2)).shape == (0, 4)
+
+
+def test_an_error_bar_reaches_to_the_interval_only():
+    """A percentile interval may lie beside the number; NaN stands for none."""
+    values, low, high = np.float64([[5, 5, 5, 5], [4, 6, 3, np.nan], [7, 8, 4, np.nan]])
+    expected = [[1, 0, 2, 0], [2, 3, 0, 0]]
+    np.testing.assert_array_equal(_reach(values, low, high), expected)
 
 
 def test_curves_without_a_loss_that_is_drawn_are_refused(tmp_path):

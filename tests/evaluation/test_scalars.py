@@ -25,6 +25,17 @@ def test_a_constant_has_no_correlation():
     assert np.isnan(scalar_agreement(truth, truth, 0 * ones)["error"])
 
 
+@pytest.mark.parametrize("count", [3, 7, 10, 33])
+def test_a_constant_truth_has_no_slope_whatever_the_rounding(count):
+    """The mean of seven times 0.1 is not 0.1: the slope was -2.3."""
+    rng = np.random.default_rng(0)
+    constant, values = np.full(count, 0.1), rng.normal(size=count)
+    for weights in (np.ones(count), rng.uniform(size=count)):
+        measured = scalar_agreement(constant, values, weights)
+        assert np.isnan([measured["slope"], measured["correlation"]]).all()
+        assert np.isnan(scalar_agreement(values, constant, weights)["correlation"])
+
+
 def test_the_linear_part_is_removed_with_the_weights():
     rng = np.random.default_rng(1)
     inputs, weights = rng.normal(size=(50, 2)), rng.integers(0, 4, 50).astype(float)

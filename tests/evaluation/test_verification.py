@@ -141,6 +141,15 @@ def test_a_resample_without_a_kind_of_pair_has_no_numbers():
     assert np.isnan([result.auc, result.eer_percent, result.d_prime]).all()
 
 
+def test_a_fold_alone_has_no_threshold_and_no_accuracy(rng):
+    """As in a resample of the people of one of two folds: accepting nothing was its threshold."""
+    fold, same = np.arange(40) % 2, np.arange(40) < 20
+    ranked = rank_pairs(rng.uniform(size=40), same, fold=fold)
+    result = summarize_pairs(ranked, (fold == 1).astype(float))
+    assert np.isnan([result.accuracy_percent, result.threshold]).all()
+    assert 0 < result.auc < 1
+
+
 def test_a_resample_without_any_pair_has_no_numbers():
     """As with people of one photo each, none of whom are paired."""
     result = summarize_pairs(rank_pairs(np.arange(40.0), np.arange(40) < 20), np.zeros(40))

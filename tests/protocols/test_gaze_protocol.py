@@ -138,6 +138,19 @@ def test_too_few_photos_are_refused(folder, measure, gaze):
         measure(folder, gaze, gaze, opening=opening)
 
 
+def test_too_few_photos_are_refused_before_one_is_read(folder, open_face, monkeypatch):
+    class Predictor:
+        preset = SimpleNamespace(face_model=open_face)
+
+        def __call__(self, paths):
+            pytest.fail("photos are read")
+
+    monkeypatch.setattr(protocol, "IrisFinder", lambda: None)
+    message = f"8 photos of 2 people; at least {LEAST_PHOTOS} photos are needed"
+    with pytest.raises(ValueError, match=message):
+        evaluate_gaze(Predictor(), folder, last=2)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

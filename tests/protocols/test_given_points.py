@@ -44,6 +44,18 @@ def test_errors_are_of_the_given_points_and_the_predicted_box(predictor, people,
     assert result.values["profile"]["coverage_percent"] == 100
 
 
+def test_photos_that_are_only_numbered_are_of_one_kind(predictor, people, labels):
+    """Each was a kind of its own, with seven rows of the table."""
+    arrays = dict(np.load(labels, allow_pickle=False))
+    names = [f"{name.rpartition('/')[0]}/{i:06d}.png" for i, name in enumerate(arrays["name"])]
+    for old, new in zip(arrays["name"].tolist(), names, strict=True):
+        (people / old).rename(people / new)
+    np.savez(labels, **arrays | {"name": np.array(names)})
+    result = evaluate_given_points(predictor, people, labels, resamples=0)
+    assert list(result.values) == ["numbered"]
+    assert result.notes[0].startswith("given points: 32 numbered photos of 8 people; ")
+
+
 def test_a_photo_without_a_face_counts_only_in_the_coverage(predictor, people, labels):
     before = evaluate_given_points(predictor, people, labels, resamples=0).values
     lost = sorted(people.rglob("profile_*.png"))[5]

@@ -122,7 +122,7 @@ def test_the_command_measures_pairs(people, pairs_file, tmp_path, capsys, monkey
     table = capsys.readouterr().out
     assert "all: same person? by visible, accuracy" in table
     assert "chance 50 %" in table
-    stem = f"mobile-{people.name}-pairs"  # so that other photos' results lie beside it
+    stem = f"mobile-{people.name}-pairs-all"
     outputs = json.loads((out / f"{stem}.json").read_text())
     assert outputs["photos"] == [str(people)]
     assert 0 <= outputs["values"]["all.feature.auc"] <= 1

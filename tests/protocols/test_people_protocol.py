@@ -149,6 +149,22 @@ def test_a_pairs_file_is_judged_in_its_folds(preset, folder, pairs_file):
     assert any("10 folds of the file" in note for note in result.notes)
 
 
+def test_the_notes_have_the_number_of_folds_that_there_are(preset, folder):
+    """The second of three folds has no photo; 3 pairs of each kind make 3 random folds."""
+    lines = ["3 6"]
+    for one, other in (("p00", "p01"), ("a", "b"), ("p02", "p03")):
+        lines += [f"{one} {i} {j}" for i in range(1, 5) for j in range(1, i)]
+        lines += [f"{one} {i} {other} {j}" for i in (1, 2) for j in (1, 2, 3)]
+    (folder.parent / "three.txt").write_text("\n".join(lines))
+    measured = evaluate_pairs(measuring(preset), folder.parent / "three.txt", folder, resamples=0)
+    assert "24 pairs of three.txt, 2 folds of the file; 12 pairs left out" in measured.notes
+    for photo in folder.rglob("*.png"):
+        if photo.parent.name not in ("p00", "p01", "p02") or photo.stem.endswith(("1", "2")):
+            photo.unlink()
+    few = evaluate_people(measuring(preset), folder, resamples=0)
+    assert "6 pairs, half of one person, at most 100 of each; 3 random folds" in few.notes
+
+
 def test_photos_that_cannot_be_measured_are_listed_and_the_rest_is_measured(
     preset, folder, pairs_file
 ):
@@ -194,6 +210,49 @@ def test_too_few_listed_pairs_are_an_error(preset, folder):
     (folder.parent / "few.txt").write_text("1 1\np00 1 2\np00 1 p01 1\n")
     with pytest.raises(ValueError, match="1 pair of one person and 1 of two"):
         evaluate_pairs(measuring(preset), folder.parent / "few.txt", folder)
+
+
+def test_one_pair_of_one_person_is_refused_before_any_photo_is_read(preset, folder):
+    """Two folds need two pairs of each kind."""
+    for photo in folder.rglob("*.png"):
+        if not photo.stem.endswith("1") and photo.stem != "p03_0002":
+            photo.unlink()
+    with pytest.raises(ValueError, match="^12 people, only one of them with two photos; verif"):
+        evaluate_people(measuring(preset, lambda _: pytest.fail("it was read")), folder)
+
+
+def test_pairs_that_are_left_in_one_fold_only_are_refused(preset, folder):
+    lines = ["2 12"]
+    for one, two, three in (("p00", "p01", "p02"), ("a", "b", "c")):
+        lines += [f"{p} {i} {j}" for p in (one, two) for i in range(1, 5) for j in range(1, i)]
+        lines += [f"{one} {i} {three} {j}" for i in range(1, 5) for j in (1, 2, 3)]
+    (folder.parent / "two.txt").write_text("\n".join(lines))
+    with pytest.raises(ValueError, match="are of one fold; two are needed; left out: .*a_0001"):
+        evaluate_pairs(measuring(preset), folder.parent / "two.txt", folder)
+
+
+def test_pairs_of_missing_photos_are_refused_before_any_photo_is_read(preset, folder, pairs_file):
+    predictor = measuring(preset, lambda _: pytest.fail("it was read"))
+    (folder.parent / "few.txt").write_text("1 1\np00 1 2\np00 1 p01 1\n")
+    few = "few.txt: .*people has both photos of 1 pair of one person and 1 of two, of 1 and 1; 10"
+    with pytest.raises(ValueError, match=few):
+        evaluate_pairs(predictor, folder.parent / "few.txt", folder)
+    for photo in folder.rglob("*_000[234].png"):
+        photo.unlink()
+    message = "pairs.txt: .*people has both photos of 0 pairs of one person and . of two, of 60"
+    with pytest.raises(ValueError, match=message):
+        evaluate_pairs(predictor, pairs_file, folder)
+
+
+def test_the_only_pairs_that_are_found_must_make_two_folds(preset, folder):
+    """Known only after all photos are measured, the error names the first that was lost."""
+    for photo in folder.rglob("*.png"):
+        if not photo.stem.endswith("1") and photo.stem not in ("p03_0002", "p04_0002"):
+            photo.write_bytes(b"no photo")
+    (folder / "p03" / "p03_0002.png").write_bytes(b"no photo")
+    message = "1 pair of one person and 1 of two; left out: .*p00_0002.png: not a readable"
+    with pytest.raises(ValueError, match=message):
+        evaluate_people(measuring(preset), folder)
 
 
 def test_the_largest_face_of_a_photo_is_used():

@@ -2,6 +2,7 @@ import dataclasses
 import shutil
 
 import cv2
+import keras
 import numpy as np
 import pytest
 
@@ -111,6 +112,34 @@ def test_the_reason_is_kept_with_the_photo(predictor, paths):
     reason = predictor(paths).left_out
     assert "not a readable image" in reason[0]
     assert dataclasses.replace(predictor, _known={})(paths).left_out == reason
+
+
+def test_a_failure_without_a_text_is_no_face_of_the_next_run_either(predictor, paths):
+    """An empty text in the file stands for a face; its parameters were zeros."""
+    find_face, seen = predictor.find_face, []
+
+    def blind_once(image):
+        seen.append(1)
+        if len(seen) == 1:
+            raise ValueError
+        return find_face(image)
+
+    predictor.find_face = blind_once
+    outputs = predictor(paths)
+    again = dataclasses.replace(predictor, _known={})(paths)
+    assert outputs.left_out == again.left_out == (f"{paths[0]}: ValueError",)
+    np.testing.assert_array_equal(again.kept, outputs.kept)
+
+
+def test_a_prediction_that_is_not_finite_is_left_out(predictor, paths):
+    """NaN was compared in silence, or counted as a photo without a face."""
+    layer = predictor.preset.branch.get_layer("parameters")
+    kernel = keras.ops.convert_to_numpy(layer.kernel).copy()
+    kernel[0, 14] = np.nan
+    layer.kernel.assign(kernel)
+    message = r"none of \d+ photos shows a face; the first: .*: the network's numbers .* not"
+    with pytest.raises(ValueError, match=message):
+        predictor(paths)
 
 
 def test_predictions_of_other_weights_are_not_reused(predictor, paths):

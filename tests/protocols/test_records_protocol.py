@@ -7,8 +7,10 @@ import pytest
 from keras_scnn.data.records import FaceRecords, save_records
 from keras_scnn.evaluation import draw_pairs
 from keras_scnn.evaluation.bootstrap import numbers
-from keras_scnn.geometry.camera import project
+from keras_scnn.geometry.camera import compose, project
+from keras_scnn.geometry.rotations import rotation_from_euler
 from keras_scnn.models.inference import predict
+from keras_scnn.parameters import FaceParameters
 from keras_scnn.photos.files import find_photos
 from keras_scnn.protocols.evaluation import RECORDS, check_calibrate, write_results
 from keras_scnn.protocols.records import (
@@ -71,6 +73,23 @@ def test_records_of_one_person_are_refused_before_a_photo_is_measured(
         evaluate_records(color_preset, some_rows(symmetric, symmetric.identity == 1))
     with pytest.raises(ValueError, match="all pairs of two people are of mirror images"):
         evaluate_records(color_preset, some_rows(symmetric, symmetric.identity % PEOPLE == 1))
+
+
+def test_records_that_cannot_be_measured_are_refused_before_a_photo_is(
+    color_preset, symmetric, monkeypatch
+):
+    monkeypatch.setattr("keras_scnn.protocols.records.predict", lambda *_: pytest.fail("measured"))
+    with pytest.raises(ValueError, match="1 pair of one person and 1 of two"):
+        evaluate_records(color_preset, some_rows(symmetric, np.array([0, 1, 3, 6])))
+    line = dataclasses.replace(symmetric, landmarks=symmetric.landmarks * np.float32([1, 0, 1]))
+    with pytest.raises(ValueError, match="span no area"):
+        evaluate_records(color_preset, line)
+    true = FaceParameters.from_vector(symmetric.parameters, color_preset.layout)
+    turned = compose(rotation_from_euler(np.radians([0, 0, 120])), 1.0, np.zeros(3))
+    pose = np.broadcast_to(turned, true.pose.shape)
+    back = dataclasses.replace(true, pose=pose).to_vector().astype(np.float32)
+    with pytest.raises(ValueError, match="no annotated face has all angles below 99"):
+        evaluate_records(color_preset, dataclasses.replace(symmetric, parameters=back))
 
 
 def test_a_calibration_without_pairs_is_refused_before_the_work(symmetric, tmp_path):

@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
-from keras_scnn.data.sources.people import PeopleFolder
+from keras_scnn.data.sources.people import PeopleFolder, PersonLabels
 from keras_scnn.evaluate import main
 from keras_scnn.fitting import fit_landmarks
 from keras_scnn.geometry.camera import compose, project
@@ -19,6 +19,7 @@ from keras_scnn.protocols.shape_truth import (
     load_truth,
     save_truth,
 )
+from keras_scnn.storage.shards import Failures
 
 PEOPLE, PHOTOS = 4, 6
 
@@ -52,13 +53,20 @@ class Source:
         cv2.imwrite(str(folder / f"p{p}" / f"{k}.png"), color)
         return Photo(f"p{p}/{k}.png", points)
 
+    def names(self):
+        return [photo.name for photos in self.photos.values() for photo in photos]
+
+    def person(self, name):
+        return name.split("/")[0]
+
     def people(self):
         return sorted(self.photos)
 
     def label(self, person):
-        left_out = {"p0/wall.png": f"{self.folder / 'p0' / 'wall.png'}: no face found"}
-        labels = dataclasses.make_dataclass("Labels", ["photos", "left_out"])
-        return labels(self.photos[person], left_out if person == "p0" else {})
+        left_out = Failures()
+        if person == "p0":
+            left_out["p0/wall.png"] = f"{self.folder / 'p0' / 'wall.png'}: no face found"
+        return PersonLabels(self.photos[person], left_out)
 
 
 @pytest.fixture
@@ -185,6 +193,16 @@ def test_a_resample_of_people_without_a_found_face_has_no_numbers(
         assert np.isfinite(result.intervals[name]).all(), name
 
 
+def test_a_single_found_face_is_too_few(predictor, source, truth, tmp_path):
+    for photo in truth.photo[1:]:
+        cv2.imwrite(str(tmp_path / "people" / photo), np.zeros((48, 48, 3), np.uint8))
+    message = (
+        "people: one of 24 photos shows a face, and two are needed; the first without: .*1.png"
+    )
+    with pytest.raises(ValueError, match=message):
+        evaluate_shapes(predictor, tmp_path / "people", truth, resamples=0)
+
+
 def test_half_of_the_spread_is_seen(predictor, source, truth, tmp_path):
     half, whole = (
         evaluate_shapes(KnowingPredictor(predictor, source, scale), tmp_path / "people", truth, 0)
@@ -246,6 +264,22 @@ def test_photos_without_a_truth_are_listed(predictor, source, truth, tmp_path):
     assert load_truth(tmp_path / "of_02.npz").left_out.tolist() == []
 
 
+def test_a_photo_that_this_machine_cannot_read_is_an_error(source, tmp_path, monkeypatch):
+    """A stored truth would lack it for good, although it may be readable later."""
+    label = source.label
+
+    def lacking(person):
+        labels = label(person)
+        if person == "p1":
+            path = str(tmp_path / "people" / "p1" / "9.png")
+            labels.left_out.note("p1/9.png", PermissionError(13, "Permission denied", path))
+        return labels
+
+    monkeypatch.setattr(source, "label", lacking)
+    with pytest.raises(OSError, match=r"p1/9.png: .*Permission denied.*; the truth would lack"):
+        fit_truth(tmp_path / "people")
+
+
 def test_five_photos_of_a_person_are_enough_and_four_are_not(source, tmp_path):
     source.photos["p1"] = source.photos["p1"][:5]
     source.photos["p2"] = source.photos["p2"][:4]
@@ -253,6 +287,42 @@ def test_five_photos_of_a_person_are_enough_and_four_are_not(source, tmp_path):
     names, counts = np.unique(truth.person, return_counts=True)
     assert dict(zip(names.tolist(), counts.tolist(), strict=True)) == {"p1": 5, "p3": 6}
     assert sum("p2/" in one and "has 4 good photos" in one for one in truth.left_out) == 4
+
+
+def test_people_with_too_few_photos_are_refused_before_any_is_labeled(
+    source, tmp_path, monkeypatch
+):
+    for person in ("p1", "p2", "p3"):
+        source.photos[person] = source.photos[person][:4]
+    monkeypatch.setattr(Source, "label", lambda *_: pytest.fail("labeled"))
+    with pytest.raises(ValueError, match="people: at most 1 person with 5 good photos; 2 needed"):
+        fit_truth(tmp_path / "people")
+    with pytest.raises(ValueError, match="people: at most 0 people with 5 good photos; 2 needed"):
+        fit_truth(tmp_path / "people", 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("of_others", np.nan, "'of_others' must hold finite numbers"),
+        ("mean", np.inf, "'mean' must hold finite numbers"),
+        ("yaw_degrees", np.nan, "'yaw_degrees' must hold finite numbers"),
+        ("half", 2, "'half' must be whole numbers below 2"),
+        ("indices68", -1, "'indices68' must be whole numbers below 70"),
+        ("indices68", 70, "'indices68' must be whole numbers below 70"),
+    ],
+)
+def test_a_truth_with_impossible_numbers_is_refused(truth, tmp_path, name, value, message):
+    """When it is read, and not after all photos were predicted."""
+    array = getattr(truth, name).copy()
+    array.flat[3] = value
+    save_truth(tmp_path / "bad.npz", dataclasses.replace(truth, **{name: array}))
+    with pytest.raises(ValueError, match=f"bad.npz: damaged: {message}"):
+        load_truth(tmp_path / "bad.npz")
+    if name == "half":
+        save_truth(tmp_path / "bad.npz", dataclasses.replace(truth, half=truth.half / 1.0))
+        with pytest.raises(ValueError, match=f"bad.npz: damaged: {message}"):
+            load_truth(tmp_path / "bad.npz")
 
 
 def test_a_misfit_is_the_mean_square_of_the_distances_in_percent_of_the_crop(source, truth):
@@ -302,6 +372,21 @@ def test_a_truth_of_more_vertices_is_refused(predictor, truth, tmp_path):
     other = dataclasses.replace(truth, mean=more[0], basis=more[1])
     with pytest.raises(ValueError, match="has 70 vertices, the truth 71: they cannot be compared$"):
         evaluate_shapes(predictor, tmp_path / "people", other)
+
+
+def test_a_truth_of_another_mesh_is_refused_before_photos_are_read(truth, tmp_path, open_face):
+    """A mesh with more vertices is another one, unless the truth's vertices are its first ones."""
+
+    class Predictor:
+        preset = SimpleNamespace(face_model=open_face)
+
+        def __call__(self, paths):
+            pytest.fail("photos are read")
+
+    message = r"'open_face' \(3716 vertices\) has its landmarks at other .* truth \(70 vertices\): "
+    with pytest.raises(ValueError, match=message):
+        evaluate_shapes(Predictor(), tmp_path / "people", truth)
+    shape_truth.check_comparable(open_face, 3000, open_face.landmark_indices)
 
 
 def test_a_truth_for_a_preset_of_fewer_vertices_is_refused_before_it_is_fitted(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from keras_scnn.data.photo_source import LabeledPhoto, PhotoSource
-from keras_scnn.data.records import FaceRecords
+from keras_scnn.data.records import FaceRecords, split_people
 from keras_scnn.data.synthesis.eyelids import LIDS, MIN_WIDTH, close_lid
 from keras_scnn.evaluation.openings import openings
 
@@ -25,19 +25,23 @@ class ClosedEyes(PhotoSource):
         records: crops, of which those with hand-made lid landmarks are used: weights of at least
             0.7.
         count: number of photos, 1 or more.
+        held_out: number of people that are not used, those that training on the records holds out
+            (``split_people``).
 
     Raises:
-        ValueError: count is below 1, or no crop shows two open eyes with such labels.
+        ValueError: count or held_out is out of range, or no crop shows two open eyes with such
+            labels.
     """
 
-    def __init__(self, records: FaceRecords, count: int):
+    def __init__(self, records: FaceRecords, count: int, held_out: int = 0):
         if count < 1:
             raise ValueError(f"count is {count}; it must be at least 1")
         self._records, self._count = records, count
-        self._chosen = np.flatnonzero(_can_close(records))
+        seen, _ = split_people(records.identity, held_out, records.mirror)
+        self._chosen = seen[_can_close(records)[seen]]
         if not len(self._chosen):
             raise ValueError(
-                f"none of {len(records)} photos shows two open eyes whose lids have landmarks "
+                f"none of {len(seen)} photos shows two open eyes whose lids have landmarks "
                 f"weighted {MIN_WEIGHT:g} or more; take records of hand-made landmarks (aflw, pts)"
             )
 

@@ -76,7 +76,7 @@ def _blinks(args: argparse.Namespace) -> PhotoSource:
     from keras_scnn.data.mixture import open_mixture
     from keras_scnn.data.sources.blinks import ClosedEyes
 
-    return ClosedEyes(open_mixture(str(args.folder)).records, args.count)
+    return ClosedEyes(open_mixture(str(args.folder)).records, args.count, args.held_out)
 
 
 def _aflw2000(args: argparse.Namespace) -> PhotoSource:
@@ -154,7 +154,7 @@ ONLY_FOR = {
     "bfm_info": ("300w-lp",),
     "components": ("300w-lp",),
     "count": OF_RECORDS,
-    "held_out": ("blends",),
+    "held_out": OF_RECORDS,
     "offsets": tuple(name for name in SOURCES if name not in OF_RECORDS),
 }
 """The sources for which an option has an effect, if not for all."""
@@ -270,7 +270,7 @@ def _add_blend_options(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=0,
         metavar="N",
-        help="blends: leave out the N people that training on these records holds out (0)",
+        help="blends, blinks: leave out the N people that training on these records holds out (0)",
     )
 
 

@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from keras_scnn.data.records import FaceRecords, load_records, save_records
+from keras_scnn.data.records import FaceRecords, load_records, save_records, split_people
 from keras_scnn.data.sources.blinks import ClosedEyes
 from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, render_person
 from keras_scnn.evaluation.openings import openings
@@ -64,15 +64,33 @@ def test_lids_that_were_not_labeled_by_hand_are_left_alone(records):
         ClosedEyes(records, 0)
 
 
+def test_held_out_people_take_no_part(records):
+    """Four photos each of four people; with mirror images, people are drawn at random."""
+    person = np.repeat(np.arange(4, dtype=np.int32), 4)
+    people = dataclasses.replace(records, identity=person)
+
+    def seen(people: FaceRecords, held_out: int) -> set[int]:
+        source = ClosedEyes(people, COUNT, held_out)
+        return {int(person[source.draw(name)[0]]) for name in source.names()}
+
+    assert seen(people, 0) == {0, 1, 2, 3}
+    assert seen(people, 2) == {0, 1}
+    mirrored = dataclasses.replace(people, mirror=np.array([1, 0, 3, 2], np.int32)[person])
+    assert seen(mirrored, 1) == set(person[split_people(person, 1, mirrored.mirror)[0]])
+    with pytest.raises(ValueError, match="held_out is 4, but the data has only 4 people"):
+        ClosedEyes(people, COUNT, 4)
+
+
 def test_the_command_fits_the_face_model_to_the_moved_lids(records, tmp_path, open_face):
     """eyeBlink of the fits is higher where an eye was shut than where it stayed open."""
     config = {"landmark_offsets": np.zeros((68, 3)).tolist()}
     save_records(tmp_path / "faces", dataclasses.replace(records, config=config))
     arguments = ["blinks", str(tmp_path / "faces"), "--count", "24", "--workers", "1"]
+    arguments += ["--held-out", "3"]
     assert main([*arguments, "--out", str(tmp_path / "blinks")]) == 0
     made = load_records(tmp_path / "blinks")
     assert len(made) == 24
-    assert made.config["count"] == 24
+    assert (made.config["count"], made.config["held_out"]) == (24, 3)
     opening = openings(made.landmarks)["left"]
     unit = open_face.expression_names.index("eyeBlinkLeft")
     blink = made.parameters[:, 12 + 80 + unit]
