@@ -20,8 +20,8 @@ from keras_scnn.export.exported_model import build_exported_model, check_backend
 from keras_scnn.export.formats import check_names
 from keras_scnn.export.metadata import build_metadata
 from keras_scnn.models import Preset
-from keras_scnn.models.encoders import PREFIX
 from keras_scnn.models.heads import FINE, GDC
+from keras_scnn.models.identity_encoder import PREFIX
 from keras_scnn.storage import atomic_path
 from keras_scnn.storage.atomic import staged_folder
 from keras_scnn.storage.tflite import with_metadata

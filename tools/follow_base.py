@@ -25,8 +25,9 @@ from pathlib import Path
 import numpy as np
 
 from keras_scnn.models import Preset, load_preset, save_preset
-from keras_scnn.models.encoders import PREFIX, build_encoder
+from keras_scnn.models.encoders import build_encoder
 from keras_scnn.models.heads import FINE
+from keras_scnn.models.identity_encoder import PREFIX
 from keras_scnn.models.preset_network import with_settings
 from keras_scnn.settings import command
 from keras_scnn.storage.outputs import check_out

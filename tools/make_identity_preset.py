@@ -18,8 +18,8 @@ import sys
 import numpy as np
 
 from keras_scnn.models import Preset, load_preset, save_preset
-from keras_scnn.models.encoders import PREFIX
 from keras_scnn.models.heads import SEEN
+from keras_scnn.models.identity_encoder import PREFIX
 from keras_scnn.models.preset_network import with_settings
 from keras_scnn.models.presets import list_presets, preset_digest
 from keras_scnn.models.recognizers.layers import (

@@ -22,9 +22,9 @@ import numpy as np
 from keras_scnn.data.labels.identity_labels import STEADINESS, ridge_regression
 from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, cached_records
 from keras_scnn.models import Preset, save_preset
-from keras_scnn.models.encoders import PREFIX
 from keras_scnn.models.flip_averaging import build_flip_averaged
 from keras_scnn.models.heads import SEEN
+from keras_scnn.models.identity_encoder import PREFIX
 from keras_scnn.models.presets import preset_digest
 from keras_scnn.models.recognizers.chips import EMBEDDING_SIZE
 from keras_scnn.models.recognizers.layers import unchanged_recognizers

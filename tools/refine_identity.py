@@ -36,7 +36,7 @@ from keras_scnn.data.mixture import Mixture, open_mixture
 from keras_scnn.data.records import split_people
 from keras_scnn.data.sources.cfp import is_profile, points_by_name
 from keras_scnn.models import Preset, load_preset
-from keras_scnn.models.encoders import PREFIX
+from keras_scnn.models.identity_encoder import PREFIX
 from keras_scnn.models.presets import preset_digest
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.settings import command

@@ -10,7 +10,7 @@ from __future__ import annotations
 import keras
 from keras import layers
 
-from keras_scnn.models.encoders import residual_block
+from keras_scnn.models.identity_encoder import residual_block
 
 PREFIX = "recognizer_"
 STAGES = {32: 3, 64: 4}  # number of residual blocks by width: the recognizer's first ones

@@ -13,8 +13,6 @@ MAX_INPUT_SIZE = 1024
 """Width and height of the largest crops that a preset takes, px."""
 # Mean of ImageNet in BGR order, which ResNet50's published weights expect to be subtracted.
 IMAGENET_MEAN_BGR = (103.939, 116.779, 123.68)
-# dlib's mean color, RGB, and its scale.
-MEAN_COLOR, COLOR_SCALE = (122.782, 117.001, 104.298), 256.0
 
 
 def check_input_size(size: int) -> None:
@@ -39,16 +37,15 @@ def to_caffe(image):
     return keras.layers.Rescaling(1.0, offset=centered, name="to_caffe")(flipped)
 
 
-def to_dlib(image, name: str = "to_dlib"):
-    """RGB minus dlib's mean color, about -0.5 to 0.5; ``name`` is the layer's."""
-    import keras
+def _to_dlib(image):
+    """RGB minus dlib's mean color, about -0.5 to 0.5."""
+    from keras_scnn.models.identity_encoder import to_dlib  # it imports Keras
 
-    offset = [-value / COLOR_SCALE for value in MEAN_COLOR]
-    return keras.layers.Rescaling(1 / COLOR_SCALE, offset, name=name)(image)
+    return to_dlib(image)
 
 
 def _dlib_mobilenet(**arguments) -> keras.Model:
-    from keras_scnn.models.dlib_stem import dlib_mobilenet  # it imports Keras
+    from keras_scnn.models.dlib_stem import dlib_mobilenet
 
     return dlib_mobilenet(**arguments)
 
@@ -94,5 +91,5 @@ ENCODERS = {
     "mobilenet_v3_large": Encoder("MobileNetV3Large", {"include_preprocessing": False}),
     "resnet50": Encoder("ResNet50", preprocess=to_caffe),
     "resnet50_v2": Encoder("ResNet50V2"),
-    "dlib_mobilenet": Encoder(_dlib_mobilenet, preprocess=to_dlib, weights=("dlib",)),
+    "dlib_mobilenet": Encoder(_dlib_mobilenet, preprocess=_to_dlib, weights=("dlib",)),
 }

@@ -10,13 +10,8 @@ import numpy as np
 from keras import ops
 
 from keras_scnn.models.constants import UNSET
-from keras_scnn.models.encoders import (
-    PREFIX,
-    feature_map,
-    graph_ends,
-    identity_features,
-    pooled_map,
-)
+from keras_scnn.models.encoders import feature_map, graph_ends, pooled_map
+from keras_scnn.models.identity_encoder import PREFIX, identity_features
 from keras_scnn.models.recognizers.layers import AlignedChip, embedding_layer
 from keras_scnn.parameters import POSE_SIZE, ParameterLayout, ParameterSpace
 from keras_scnn.settings import whole
@@ -54,8 +49,9 @@ def build_branch(
             parameters are. Otherwise the channels of a global depthwise convolution (GDC) on the
             encoder's feature map, which has a weight for each position: the parts of a face are
             always at the same positions (Chen et al., "MobileFaceNets", 2018).
-        identity_encoder: the feature is linear in the output of a second encoder instead (see
-            ``encoders.identity_features``), and the parameters in the outputs of both encoders.
+        identity_encoder: the feature is linear in the output of a second encoder instead
+            (``identity_encoder.identity_features``), and the parameters in the outputs of both
+            encoders.
         joint_head: the parameters are linear in the output of the GDC head too; requires
             ``feature_channels`` above 0 and no identity encoder.
         expression_channels: if above 0, a small head with this many channels, on the encoder's

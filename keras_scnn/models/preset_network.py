@@ -136,8 +136,8 @@ class Preset(_WithSpace):
 
     @property
     def has_identity_encoder(self) -> bool:
-        """Whether a second encoder predicts identity; see ``models.encoders``."""
-        from keras_scnn.models.encoders import PREFIX
+        """Whether a second encoder predicts identity; see ``models.identity_encoder``."""
+        from keras_scnn.models.identity_encoder import PREFIX
 
         return any(layer.name == f"{PREFIX}stem" for layer in self.core.layers)
 

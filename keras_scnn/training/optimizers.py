@@ -8,7 +8,7 @@ import keras
 from keras import ops
 
 from keras_scnn.data.replicas import mean_over_replicas, replica_count
-from keras_scnn.models.encoders import PREFIX
+from keras_scnn.models.identity_encoder import PREFIX
 from keras_scnn.training.config import TrainConfig
 
 CLIP = 10.0  # largest norm of the gradients

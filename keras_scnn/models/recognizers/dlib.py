@@ -12,8 +12,13 @@ from typing import Protocol
 import numpy as np
 from keras import ops
 
-from keras_scnn.models.encoder_table import COLOR_SCALE, MEAN_COLOR
-from keras_scnn.models.recognizers.chips import DLIB_CHIP, Chip, weights_path
+from keras_scnn.models.recognizers.chips import (
+    COLOR_SCALE,
+    DLIB_CHIP,
+    MEAN_COLOR,
+    Chip,
+    weights_path,
+)
 from keras_scnn.models.recognizers.dlib_file import Convolutions, read_tensors, split_layers
 from keras_scnn.storage.guard import reading
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 
-from keras_scnn.models.encoders import PREFIX
+from keras_scnn.models.identity_encoder import PREFIX
 
 MIN_VALUES = 32  # of a tensor; smaller ones hold the layers' settings
 MAX_VALUE = 1e4

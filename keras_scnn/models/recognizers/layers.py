@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_scnn.models.encoders import PREFIX
+from keras_scnn.models.identity_encoder import PREFIX
 from keras_scnn.models.recognizers.chips import DLIB_CHIP, EMBEDDING_SIZE, SFACE_CHIP, Chip
 from keras_scnn.models.recognizers.dlib import DlibNetwork, read_recognizer
 from keras_scnn.models.recognizers.sface import (

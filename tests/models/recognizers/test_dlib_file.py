@@ -6,7 +6,7 @@ import pytest
 from dlib_files import WIDTHS, write_recognizer, written
 
 from keras_scnn.models import build_branch, build_encoder, load_preset
-from keras_scnn.models.encoders import PREFIX
+from keras_scnn.models.identity_encoder import PREFIX
 from keras_scnn.models.recognizers.dlib import read_recognizer
 from keras_scnn.models.recognizers.dlib_file import read_tensors, split_layers
 from keras_scnn.parameters import Whitening
