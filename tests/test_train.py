@@ -381,8 +381,8 @@ def test_too_few_held_out_people_are_reported(tmp_path, capsys):
 def test_messages_for_too_few_people_say_which(kind, options, why, part, is_validation, who):
     mode = kind.__new__(kind)
     mode._config = TrainConfig(data="records", held_out=1, **options)
-    pose = np.tile(np.eye(3, 4, dtype=np.float32).ravel(), (6, 1))
-    records = SimpleNamespace(identity=np.array([0, 0, 1, 1, 2, 2]), parameters=pose)
+    person = np.array([0, 0, 1, 1, 2, 2])
+    records = SimpleNamespace(identity=person, euler_degrees=lambda: np.zeros((6, 3)))
     mode.mixture = SimpleNamespace(records=records, sampling=dict)
     with pytest.raises(ValueError, match=f"{who}: identity: {why}"):
         mode.stream(np.array(part), 0, is_validation)

@@ -24,8 +24,6 @@ from pathlib import Path
 import numpy as np
 
 from keras_scnn.data.sharded_images import ShardedImages
-from keras_scnn.geometry.camera import euler_from_camera
-from keras_scnn.parameters import POSE_SIZE
 from keras_scnn.settings import whole
 from keras_scnn.storage import atomic_path, read_npz, write_npz
 from keras_scnn.storage.guard import FileError, reading
@@ -127,6 +125,9 @@ class FaceRecords:
 
     def euler_degrees(self) -> np.ndarray:
         """(n, 3) float64 pitch, yaw, roll of the poses, degrees; see ``euler_from_rotation``."""
+        from keras_scnn.geometry.camera import euler_from_camera  # imports SciPy and numba
+        from keras_scnn.parameters import POSE_SIZE
+
         euler = np.empty((len(self), 3))
         for start in range(0, len(self), CHUNK):
             chunk = slice(start, start + CHUNK)
