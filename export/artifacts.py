@@ -74,8 +74,9 @@ def read_subject(
         crops, held_out: folders, see ``calibration_and_held_out``.
         vertices: also output all vertices.
     """
-    if isinstance(preset := name_or_path, Preset):
-        name, card, digest = Path(preset.encoder).name, "", ""
+    if isinstance(name_or_path, Preset):
+        preset, card, digest = name_or_path, "", ""
+        name = Path(preset.encoder).name
     else:
         preset, name = load_preset(name_or_path), preset_name(name_or_path)
         card, digest = read_card(name_or_path), preset_digest(name_or_path)
