@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from keras_scnn.export.formats import FORMATS, QUANTIZE, QUANTIZED, jobs_of
+from keras_scnn.export.formats import FORMATS, QUANTIZE, jobs_of
 from keras_scnn.models.backend import start_keras
 from keras_scnn.settings import CommandParser, command
 from keras_scnn.storage.outputs import check_out, real_path
@@ -61,11 +61,8 @@ def wanted_jobs(args: argparse.Namespace) -> list[tuple[str, str]]:
         [part.strip() for part in text.split(",") if part.strip()]
         for text in (args.to, args.quantize)
     )
-    if not set(QUANTIZED) & set(kinds) and precisions != ["float32"]:
-        raise ValueError(f"--quantize is for {' and '.join(QUANTIZED)}; add one to --to")
-    jobs = jobs_of(kinds, precisions)
-    if not jobs and not args.attach:
-        raise ValueError(f"--to and --quantize name nothing; formats are {', '.join(FORMATS)}")
+    only_attach = args.attach and not kinds and precisions == ["float32"]
+    jobs = [] if only_attach else jobs_of(kinds, precisions, ("--to", "--quantize"))
     if args.crops and args.verify and all(precision != "int8" for _, precision in jobs):
         raise ValueError(
             "--crops has no effect: with --verify they only calibrate int8; leave them out, or add "

@@ -36,7 +36,7 @@ class Subject:
         held_out: other crops, to verify with.
         card: the preset's own card.
         vertices: also output all vertices.
-        digest: of the preset, see ``preset_digest``.
+        digest: of the preset, see ``preset_digest``; '' for one that has no folder.
         conversions: cached results of ``converted``, by its argument.
     """
 
@@ -62,7 +62,7 @@ class Subject:
 
 
 def read_subject(
-    name_or_path: str | os.PathLike,
+    name_or_path: str | os.PathLike | Preset,
     crops: Path | None = None,
     held_out: Path | None = None,
     vertices: bool = False,
@@ -70,14 +70,17 @@ def read_subject(
     """A preset to export, with crops; errors as ``load_preset`` and ``calibration_and_held_out``.
 
     Args:
-        name_or_path: see ``load_preset``.
+        name_or_path: see ``load_preset``; or a ``Preset``, whose files are named after its encoder.
         crops, held_out: folders, see ``calibration_and_held_out``.
         vertices: also output all vertices.
     """
-    preset = load_preset(name_or_path)
+    if isinstance(name_or_path, Preset):
+        preset, card, digest = name_or_path, "", ""
+        name = Path(preset.encoder).name
+    else:
+        preset, name = load_preset(name_or_path), preset_name(name_or_path)
+        card, digest = read_card(name_or_path), preset_digest(name_or_path)
     pair = calibration_and_held_out(crops, held_out, preset.input_size)
-    name, card = preset_name(name_or_path), read_card(name_or_path)
-    digest = preset_digest(name_or_path)
     return Subject(preset, name, pair[0], pair[1], card, vertices, digest)
 
 
@@ -133,7 +136,7 @@ def export_file(
 
 
 def export_preset(
-    name_or_path: str | os.PathLike,
+    name_or_path: str | os.PathLike | Preset,
     out: str | os.PathLike,
     kinds: Sequence[str] = ("tflite",),
     precisions: Sequence[str] = ("float32",),
@@ -143,7 +146,9 @@ def export_preset(
     """Write verified files of a preset, each with its report beside it.
 
     Args:
-        name_or_path: a preset's name, a preset or run folder, or a URL; see ``load_preset``.
+        name_or_path: a preset's name, a preset or run folder, or a URL; see ``load_preset``. Or a
+            ``Preset``, such as one with an encoder of your own, which cannot be saved as a folder;
+            its files are named after ``Preset.encoder``.
         out: folder; it is created if it does not exist.
         kinds: some of ``FORMATS``; 'bundle' is a folder with detector, network, and
             ``bundle.json`` with everything that an app needs, see ``export.bundle``.
@@ -158,7 +163,8 @@ def export_preset(
     Raises:
         FileNotFoundError: there is no such preset, or no such folder of crops.
         TypeError: ``kinds`` or ``precisions`` is a str.
-        ValueError: unknown format or precision, a damaged preset, or unsuitable crops.
+        ValueError: unknown format or precision, precisions for formats that are float32 only, no
+            format, a damaged preset, or unsuitable crops.
         VerificationError: a file disagrees with Keras; files written before it are kept.
         OSError: the folder cannot be written.
         ImportError: a package that a format needs is not installed.

@@ -38,16 +38,32 @@ def check_names(kind: str, precision: str = "float32") -> None:
         )
 
 
-def jobs_of(kinds: Sequence[str], precisions: Sequence[str]) -> list[tuple[str, str]]:
+def jobs_of(
+    kinds: Sequence[str],
+    precisions: Sequence[str],
+    names: tuple[str, str] = ("kinds", "precisions"),
+) -> list[tuple[str, str]]:
     """(format, precision) of each file to write, without duplicates; errors as ``check_names``.
+
+    Args:
+        kinds: some of ``FORMATS``.
+        precisions: of the formats in ``QUANTIZED``; the others are float32.
+        names: of the two arguments, in errors.
 
     Raises:
         TypeError: a str instead of a sequence of them.
+        ValueError: precisions other than float32 without a format that has them, or no file.
     """
-    for name, value in (("kinds", kinds), ("precisions", precisions)):
+    for name, value in zip(names, (kinds, precisions), strict=True):
         if isinstance(value, str):
             raise TypeError(f"{name} is '{value}'; it must be a sequence, such as ['{value}']")
     jobs = [(k, p) for k in kinds for p in (precisions if k in QUANTIZED else ["float32"])]
     for kind, precision in jobs:
         check_names(kind, precision)
+    to, quantize = names
+    if not set(QUANTIZED) & set(kinds) and set(precisions) - {"float32"}:
+        given, known = ", ".join(precisions), " and ".join(QUANTIZED)
+        raise ValueError(f"{quantize}: {given} is for {known}; add one to {to}")
+    if not jobs:
+        raise ValueError(f"{to} and {quantize} name nothing; formats are {', '.join(FORMATS)}")
     return list(dict.fromkeys(jobs))

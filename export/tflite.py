@@ -201,5 +201,6 @@ def _tail(content: bytes) -> list[str]:
     tail = []
     for backbone in backbones.values():
         dense = [i for i, (code, _) in enumerate(backbone) if code == BuiltinOperator.CONV_2D]
-        tail += [name for _, name in backbone[dense[-FLOAT_CONVOLUTIONS] :]]
+        first = min(dense[-FLOAT_CONVOLUTIONS:], default=0)  # an own encoder may have fewer
+        tail += [name for _, name in backbone[first:]]
     return tail

@@ -13,7 +13,7 @@ import numpy as np
 
 from keras_scnn.geometry.shapes import shaped
 from keras_scnn.morphable_model import MorphableModel
-from keras_scnn.settings import whole
+from keras_scnn.settings import whole, wrong_type
 from keras_scnn.shape_distance import shape_basis
 
 POSE_SIZE = 12
@@ -198,13 +198,16 @@ class ParameterSpace:
         whitening: of the P parameters.
 
     Raises:
-        ValueError: the whitening does not have P parameters.
+        ValueError: an attribute has another type, or the whitening does not have P parameters.
     """
 
     face_model: MorphableModel
     whitening: Whitening
 
     def __post_init__(self) -> None:
+        for name, kind in (("face_model", MorphableModel), ("whitening", Whitening)):
+            if not isinstance(value := getattr(self, name), kind):
+                raise wrong_type(name, value, f"a {kind.__name__}")
         if len(self.whitening.mean) != self.layout.size:
             raise ValueError(
                 f"whitening has {len(self.whitening.mean)} parameters; face model "
@@ -241,3 +244,9 @@ class ParameterSpace:
             the unwhitened parameters; the pose is crop_from_model, px.
         """
         return FaceParameters.from_vector(self.whitening.unwhiten(outputs), self.layout)
+
+
+def check_space(space: object) -> None:
+    """Raise a ValueError unless the argument ``space`` is a ``ParameterSpace``."""
+    if not isinstance(space, ParameterSpace):
+        raise wrong_type("space", space, "a ParameterSpace(face_model, whitening)")

@@ -56,12 +56,17 @@ def flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
+def wrong_type(name: str, value: object, expected: str) -> ValueError:
+    """The error for an argument of the wrong type; ``expected`` describes the right one."""
+    text = repr(value).partition("\n")[0][:80]  # one line, also of an array
+    return ValueError(f"{name} is {text} ({type(value).__name__}); it must be {expected}")
+
+
 def check_number(name: str, value: float) -> None:
     """Raise a ValueError unless the value is a number: not a text, None or a list."""
     has_axes = hasattr(value, "ndim") and value.ndim > 0  # NumPy's scalars have none
     if has_axes or isinstance(value, bool) or not hasattr(value, "__float__"):
-        given = f"{repr(value)[:80]} ({type(value).__name__})"
-        raise ValueError(f"{name} is {given}; it must be a number")
+        raise wrong_type(name, value, "a number")
 
 
 def check_at_least(name: str, value: float, low: float = 0.0) -> None:
@@ -339,9 +344,7 @@ def typed(value: Any, kind: type, name: str) -> Any:
         with contextlib.suppress(OverflowError, ValueError):
             return float(value)
     if type(value) is not kind:  # not isinstance, for which a bool is an int
-        raise ValueError(
-            f"{name} is {repr(value)[:80]} ({type(value).__name__}); it must be {kind.__name__}"
-        )
+        raise wrong_type(name, value, kind.__name__)
     return value
 
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keras_scnn.parameters import FaceParameters, ParameterLayout, Whitening
+from keras_scnn.parameters import FaceParameters, ParameterLayout, ParameterSpace, Whitening
 
 
 def test_the_parts_of_a_vector_follow_one_another_without_a_gap():
@@ -104,3 +104,13 @@ def test_a_layout_of_invalid_sizes_is_refused(sizes):
     with pytest.raises(ValueError, match="n_(identity|expression) is .*0 or more"):
         ParameterLayout(*sizes)
     assert ParameterLayout(np.int64(3), 0).size == 15
+
+
+def test_a_space_of_other_types_is_refused(open_face):
+    whitening = Whitening(np.zeros(144), np.ones(144))
+    with pytest.raises(
+        ValueError, match="face_model is 'open_face' .str.; it must be a MorphableM"
+    ):
+        ParameterSpace("open_face", whitening)
+    with pytest.raises(ValueError, match="whitening is .* .ndarray.; it must be a Whitening"):
+        ParameterSpace(open_face, np.zeros(144))

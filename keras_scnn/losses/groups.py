@@ -5,8 +5,8 @@ kind of pair that the batch lacks contributes exactly 0, and its gradients are f
 JAX devices pairs are formed over the whole batch, under a TensorFlow strategy within each replica's
 part.
 
-Losses of single photos honor ``sample_weight``; those of pairs of photos reject it, since weights
-are per photo, not per pair.
+Vectors that are not (B, D) raise a ValueError. Losses of single photos honor ``sample_weight``;
+those of pairs of photos reject it, since weights are per photo, not per pair.
 """
 
 from __future__ import annotations
@@ -29,13 +29,28 @@ def pair_masks(person):
     return once * same, once * (1 - same)
 
 
+def _checked(name: str, values, person=None):
+    """Vectors (B, D) as float32; other static shapes would be broadcast, or fail without a name.
+
+    Raises:
+        ValueError: they have another number of axes, or of rows than ``person``.
+    """
+    values = ops.cast(values, "float32")
+    count = None if person is None else ops.reshape(person, (-1,)).shape[0]
+    if len(values.shape) != 2:
+        shape = tuple(values.shape)
+        raise ValueError(f"{name} has the shape {shape}; it must be (B, D), a vector per photo")
+    if count is not None and values.shape[0] not in (count, None):
+        raise ValueError(f"{name} has {values.shape[0]} rows and person {count}; they must match")
+    return values
+
+
 def pairwise_distance(vectors):
     """(B, D) to (B, B) Euclidean distances, with a finite gradient at 0."""
     return ops.sqrt(_squared_distances(vectors) + 1e-12)
 
 
 def _squared_distances(vectors):
-    vectors = ops.cast(vectors, "float32")
     return ops.sum(ops.square(vectors[:, None] - vectors[None]), axis=-1)
 
 
@@ -54,8 +69,8 @@ def group_contrastive_loss(person, vectors, margin=None, margin_quantile=0.5, ma
         Scalar float32: half of the mean squared distance of same-person pairs, plus half of the
         mean squared hinge ``max(margin - distance, 0)`` of different-person pairs.
     """
+    distance = pairwise_distance(_checked("vectors", vectors, person))
     same, different = pair_masks(person)
-    distance = pairwise_distance(vectors)
     if margin is None:
         # All but the pairs of ``different``, such as the diagonal, are excluded as "same".
         quantile = different_quantile(1 - different, distance, margin_quantile)
@@ -80,7 +95,7 @@ def supervised_contrastive_loss(person, features, temperature=0.1):
 
 def supervised_rows(person, features, temperature):
     """(B,) the loss of each photo, whose mean is ``supervised_contrastive_loss``."""
-    features = ops.cast(features, "float32")
+    features = _checked("features", features, person)
     return _softmax_rows(person, ops.matmul(features, ops.transpose(features)) / temperature)
 
 
@@ -108,6 +123,7 @@ def neighborhood_loss(person, vectors, scale=1.0):
 
 def neighborhood_rows(person, vectors, scale):
     """(B,) the loss of each photo, whose mean is ``neighborhood_loss``."""
+    vectors = _checked("vectors", vectors, person)
     return _softmax_rows(person, -_squared_distances(vectors) / (2 * scale**2))
 
 
@@ -139,11 +155,12 @@ def relational_loss(teacher, vectors):
     Returns:
         Scalar float32, 0 to 4; exactly 0 if fewer than two photos have an embedding.
     """
+    teacher, vectors = _checked("teacher", teacher), _checked("vectors", vectors)
     known = ops.cast(ops.logical_not(ops.any(ops.isnan(teacher), axis=-1)), "float32")
-    teacher = ops.where(ops.isnan(teacher), 0.0, ops.cast(teacher, "float32"))
+    teacher = ops.where(ops.isnan(teacher), 0.0, teacher)
     counts, _ = pair_masks(ops.zeros_like(known))
     counts = counts * known[:, None] * known[None]
-    return _mean(counts, ops.square(_cosines(teacher) - _cosines(ops.cast(vectors, "float32"))))
+    return _mean(counts, ops.square(_cosines(teacher) - _cosines(vectors)))
 
 
 def embedding_distance(teacher, embedding):
@@ -161,9 +178,10 @@ def embedding_distance(teacher, embedding):
 
 def embedding_rows(teacher, embedding):
     """(B,) the loss of each photo, whose mean is ``embedding_distance``."""
+    teacher, embedding = _checked("teacher", teacher), _checked("embedding", embedding)
     known = ops.logical_not(ops.any(ops.isnan(teacher), axis=-1))
-    teacher = ops.where(known[:, None], ops.cast(teacher, "float32"), 0.0)
-    square = ops.sum(ops.square(teacher - ops.cast(embedding, "float32")), axis=-1)
+    teacher = ops.where(known[:, None], teacher, 0.0)
+    square = ops.sum(ops.square(teacher - embedding), axis=-1)
     return _rows(ops.cast(known, "float32"), square)
 
 

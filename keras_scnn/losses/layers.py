@@ -19,7 +19,7 @@ from keras import ops
 
 from keras_scnn.losses.contrastive import ContrastiveLoss
 from keras_scnn.losses.identity import IdentityLoss
-from keras_scnn.settings import check_at_least
+from keras_scnn.settings import check_at_least, wrong_type
 
 PAIR_OUTPUTS = ("parameter_distance", "feature_similarity")  # their label is "same"
 
@@ -37,12 +37,14 @@ class LossLayer(keras.layers.Layer):
         weight: of the loss in the network's total, 0 or more.
 
     Raises:
-        ValueError: the weight is negative, or not finite, or the loss is a sum over the batch.
+        ValueError: the weight is negative, or not finite, or the loss has another type or is a sum
+            over the batch.
     """
 
     def __init__(self, loss: keras.losses.Loss, weight: float = 1.0, **kwargs):
         super().__init__(**{**kwargs, "dtype": "float32"})
         check_at_least("weight", weight)
+        _check_loss("loss", loss)
         if loss.reduction == "sum":
             raise ValueError(f"loss '{loss.name}' has reduction 'sum'; a loss layer adds a mean")
         self.loss, self.weight = loss, weight
@@ -63,6 +65,11 @@ class LossLayer(keras.layers.Layer):
     def from_config(cls, config):
         loss = keras.saving.deserialize_keras_object(config["loss"])
         return cls(**{**config, "loss": loss})
+
+
+def _check_loss(name: str, loss: object) -> None:
+    if not isinstance(loss, keras.losses.Loss):
+        raise wrong_type(name, loss, "a keras.losses.Loss, such as LandmarkDistance()")
 
 
 class _FixedLossLayer(LossLayer):
@@ -145,9 +152,10 @@ def add_loss_layers(
         weights; ``network`` itself can still be used without labels.
 
     Raises:
-        ValueError: the network's inputs and outputs are not dictionaries; a loss is a sum over the
-            batch, or is for an output that the network lacks or that already has a loss layer; a
-            weight or label is for an output without a loss; or a weight is negative or not finite.
+        ValueError: the network's inputs and outputs are not dictionaries; ``losses`` is not a
+            dictionary of losses; a loss is a sum over the batch, or is for an output that the
+            network lacks or that already has a loss layer; a weight or label is for an output
+            without a loss; or a weight is negative or not finite.
     """
     weights, labels = weights or {}, labels or {}
     if not isinstance(network.input, dict) or not isinstance(network.output, dict):
@@ -155,7 +163,11 @@ def add_loss_layers(
             f"network '{network.name}' has no dictionaries of inputs and outputs, such as those of "
             "build_siamese; for another network pass the losses to compile"
         )
+    if not isinstance(losses, dict):
+        raise wrong_type("losses", losses, "a dictionary of losses by the names of their outputs")
     _check_names(network, losses, {"weights": weights, "labels": labels})
+    for name, loss in losses.items():
+        _check_loss(f"losses['{name}']", loss)
     inputs, outputs = dict(network.input), dict(network.output)
     labels = _label_inputs(inputs, outputs, losses) | labels
     for name, loss in losses.items():

@@ -66,7 +66,7 @@ def vertex_distance(target, predicted):
 
 
 def landmark_distance(target, predicted, unit=1.0, depth_weight=0.0, columns=None):
-    """Weighted mean distance in the image, plus the depth error if depth is labeled.
+    """Weighted mean distance in the image, plus the depth error times ``depth_weight``.
 
     Args:
         target: (B, M, 2 to 4) labels, see ``columns``: x, y and depth in px, and a weight. A weight
@@ -74,7 +74,8 @@ def landmark_distance(target, predicted, unit=1.0, depth_weight=0.0, columns=Non
         predicted: (B, M, 2 or 3): x, y in px, and depth.
         unit: px that count as 1.
         depth_weight: of the depth error, from which each face's weighted mean is subtracted first,
-            since a scaled orthographic camera has no origin of depth.
+            since a scaled orthographic camera has no origin of depth. Above 0 both arrays must have
+            depth.
         columns: of ``target``: 'xyw', 'xydw', or, with all weights 1, 'xy' or 'xyd'. None: 'xyw'
             for 3 columns, 'xydw' for 4.
 
@@ -82,7 +83,8 @@ def landmark_distance(target, predicted, unit=1.0, depth_weight=0.0, columns=Non
         Scalar; exactly 0 if all weights are 0.
 
     Raises:
-        ValueError: ``columns`` is unknown, or ``target`` has another number of columns.
+        ValueError: ``columns`` is unknown, ``target`` has another number of columns, or
+            ``depth_weight`` is above 0 and depth is missing.
     """
     return ops.mean(landmark_rows(target, predicted, unit, depth_weight, columns))
 
@@ -91,11 +93,16 @@ def landmark_rows(target, predicted, unit, depth_weight, columns):
     """(B,) the loss of each face, whose mean is ``landmark_distance``."""
     target, predicted = _single(target, predicted)
     names = _column_names(target, columns)
+    if depth_weight and ("d" not in names or predicted.shape[-1] < 3):
+        raise ValueError(
+            f"depth_weight is {depth_weight}, but labels have the columns '{names}', predictions "
+            f"{predicted.shape[-1]}; give labels 'xydw' or 'xyd' and predictions with 3 columns"
+        )
     target, weight = _known_labels(target, names)
     # Weights are normalized over the whole batch, not face by face.
     mean_weight = ops.maximum(ops.mean(ops.sum(weight, axis=-1)), 1e-12)
     distance = _length((target[..., :2] - predicted[..., :2]) / unit)
-    if depth_weight and "d" in names:
+    if depth_weight:
         error = (target[..., 2] - predicted[..., 2]) / unit
         total = ops.maximum(ops.sum(weight, axis=-1, keepdims=True), 1e-12)
         error = error - ops.sum(weight * error, axis=-1, keepdims=True) / total
@@ -320,14 +327,14 @@ class LandmarkDistance(keras.losses.Loss):
 
     Args:
         unit: px that count as 1.
-        depth_weight: of the depth error, for labels with depth.
+        depth_weight: of the depth error; above 0 only for labels and outputs with depth.
         opening_weight: of ``opening_distance``, for the 68 landmarks.
         columns: of ``y_true``, see ``landmark_distance``: labels of x, y and depth without weights
             need 'xyd'; otherwise the depth is taken for the weight.
 
     Raises:
         ValueError: a number is out of range, ``columns`` is unknown, or, when called, ``y_true``
-            has another number of columns.
+            has another number of columns, or depth is missing though it has a weight.
     """
 
     def __init__(

@@ -7,7 +7,7 @@ import base64
 import numpy as np
 from keras import ops
 
-from keras_scnn.parameters import POSE_SIZE, ParameterSpace, Whitening
+from keras_scnn.parameters import POSE_SIZE, ParameterSpace, Whitening, check_space
 
 
 class VertexEffect:
@@ -36,6 +36,7 @@ class VertexEffect:
         """The effect for a parameter space; a ``VertexEffect`` is returned unchanged."""
         if isinstance(space, VertexEffect):
             return space
+        check_space(space)
         model = space.face_model
         bases = np.concatenate([model.identity_basis, model.expression_basis], axis=-1)
         bases = bases.astype(np.float64)

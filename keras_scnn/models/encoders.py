@@ -7,6 +7,7 @@ from keras import layers
 
 from keras_scnn.models.backend import check_data_format
 from keras_scnn.models.encoder_table import ENCODERS
+from keras_scnn.settings import check_share, whole, wrong_type
 
 
 def build_encoder(
@@ -26,18 +27,21 @@ def build_encoder(
         input_size: width and height of the input, px, at least 32.
         weights: None (random); 'imagenet' (downloaded and cached by Keras); or 'dlib' for
             'dlib_mobilenet' (from an installed package, see ``dlib_stem``).
-        batch_norm_momentum: Keras's default of 0.99 is too slow for short runs.
+        batch_norm_momentum: 0 to 1; Keras's default of 0.99 is too slow for short runs.
 
     Returns:
         A model from (B, S, S, 3) RGB, 0 to 255, of any dtype, to (B, F) features; its last layer
         pools a feature map (B, H, W, F).
 
     Raises:
-        ValueError: the name is unknown, or the encoder has no such weights.
+        ValueError: the name is unknown, a number is out of range, or the encoder has no such
+            weights.
         FileNotFoundError: the weights are 'dlib', and their package is not installed.
     """
     if name not in ENCODERS:
         raise ValueError(f"unknown encoder '{name}'; choose from {', '.join(ENCODERS)}")
+    whole("input_size", input_size, 32)
+    check_share("batch_norm_momentum", batch_norm_momentum)
     check_data_format()
     encoder = ENCODERS[name]
     encoder.check_weights(weights, name)
@@ -85,8 +89,11 @@ def graph_ends(encoder: keras.Model) -> tuple[keras.KerasTensor, keras.KerasTens
     """Input (B, S, S, 3) and output (B, F) of an encoder, which may be any Keras graph.
 
     Raises:
-        ValueError: it has no graph of layers yet, or does not map one color image to one vector.
+        ValueError: it is no Keras model, has no graph of layers yet, or does not map one color
+            image to one vector.
     """
+    if not isinstance(encoder, keras.Model):
+        raise wrong_type("encoder", encoder, "a Keras model, such as build_encoder(name) returns")
     # Before its first call a Sequential model has 'inputs' and 'outputs', but no 'input'.
     inputs = encoder.inputs if encoder.built and hasattr(encoder, "inputs") else None
     if not inputs:

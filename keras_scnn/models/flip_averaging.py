@@ -7,8 +7,9 @@ import numpy as np
 from keras import ops
 from scipy.linalg import block_diag
 
+from keras_scnn.models.heads import check_branch
 from keras_scnn.morphable_model import mirror_matrices
-from keras_scnn.parameters import ParameterSpace
+from keras_scnn.parameters import ParameterSpace, check_space
 
 
 def build_flip_averaged(branch: keras.Model, space: ParameterSpace) -> keras.Model:
@@ -25,8 +26,10 @@ def build_flip_averaged(branch: keras.Model, space: ParameterSpace) -> keras.Mod
         A model with the branch's input and outputs.
 
     Raises:
-        ValueError: the face model has no mirror partners.
+        ValueError: an argument has another type, or the face model has no mirror partners.
     """
+    check_branch(branch)
+    check_space(space)
     image = keras.Input(branch.input_shape[1:], name="image")
     plain, flipped = branch(image), branch(ops.flip(image, axis=2))
     back = _mirror_layer(space, branch.input_shape[1])

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import keras
 
-from keras_scnn.models.heads import FaceDecoder, ShapeCode
+from keras_scnn.models.heads import FaceDecoder, ShapeCode, check_branch
 from keras_scnn.models.micro_batches import InParts
 from keras_scnn.models.siamese import augmented_branch
-from keras_scnn.parameters import ParameterSpace
+from keras_scnn.parameters import ParameterSpace, check_space
+from keras_scnn.settings import whole
 
 
 def build_group(
@@ -42,9 +43,12 @@ def build_group(
         shape, for a second loss each.
 
     Raises:
-        ValueError: the numbers of parameters of the space and the branch differ, or augmentation
-            or parts is out of range.
+        ValueError: an argument has another type, the numbers of parameters of the space and the
+            branch differ, or embedding_size, augmentation or parts is out of range.
     """
+    check_branch(branch)
+    check_space(space)
+    whole("embedding_size", embedding_size, 0)
     image = keras.Input(branch.input_shape[1:], name="image")
     encode = branch if parts == 1 else InParts(branch, parts, name=branch.name)
     (result,) = augmented_branch(encode, [image], space, augmentation)

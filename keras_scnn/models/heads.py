@@ -13,8 +13,8 @@ from keras_scnn.models.constants import UNSET
 from keras_scnn.models.encoders import feature_map, graph_ends, pooled_map
 from keras_scnn.models.identity_encoder import PREFIX, identity_features
 from keras_scnn.models.recognizers.layers import AlignedChip, embedding_layer
-from keras_scnn.parameters import POSE_SIZE, ParameterLayout, ParameterSpace
-from keras_scnn.settings import whole
+from keras_scnn.parameters import POSE_SIZE, ParameterLayout, ParameterSpace, check_space
+from keras_scnn.settings import whole, wrong_type
 
 FEATURE_SIZE = 512
 GDC = "features_"
@@ -70,11 +70,14 @@ def build_branch(
         whitened; ``features`` (B, feature_size) float32 of unit length.
 
     Raises:
-        ValueError: a size is out of range, ``joint_head`` without a GDC head, two identity
-            encoders, a recognizer that is unknown or given twice, an expression or gaze head for a
-            model without expressions, or an encoder that does not map one image to one vector,
-            lacks the feature map that a head needs, or has a layer name that the branch uses.
+        ValueError: an argument has another type, a size is out of range, ``joint_head`` without a
+            GDC head, two identity encoders, a recognizer that is unknown or given twice, an
+            expression or gaze head for a model without expressions, or an encoder that does not map
+            one image to one vector, lacks the feature map that a head needs, or has a layer name
+            that the branch uses.
     """
+    if not isinstance(layout, ParameterLayout):
+        raise wrong_type("layout", layout, "a ParameterLayout, such as space.layout")
     fine = {"expression_channels": expression_channels, "gaze_channels": gaze_channels}
     sizes = {"feature_size": feature_size, "feature_channels": feature_channels}
     for name, size in (sizes | fine).items():
@@ -187,6 +190,14 @@ def expression_features(fine, channels: int, prefix: str):
     return _global_depthwise_convolution(fine, channels, prefix)
 
 
+def check_branch(branch: object) -> None:
+    """Raise a ValueError unless the argument ``branch`` is a network with parameters."""
+    outputs = getattr(branch, "output", None) if isinstance(branch, keras.Model) else None
+    if not isinstance(outputs, dict) or "parameters" not in outputs:
+        expected = "a network whose outputs include 'parameters', such as build_branch returns"
+        raise wrong_type("branch", branch, expected)
+
+
 def build_regressor(branch: keras.Model, space: ParameterSpace) -> keras.Model:
     """The branch with a decoder for its landmarks.
 
@@ -199,8 +210,11 @@ def build_regressor(branch: keras.Model, space: ParameterSpace) -> keras.Model:
         whitened; ``landmarks`` (B, 68, 3) float32, crop px, depth towards the viewer.
 
     Raises:
-        ValueError: the numbers of parameters of the space and the branch differ.
+        ValueError: an argument has another type, or the numbers of parameters of the space and the
+            branch differ.
     """
+    check_branch(branch)
+    check_space(space)
     image = keras.Input(branch.input_shape[1:], name="image")
     parameters = branch(image)["parameters"]
     landmarks = FaceDecoder.landmarks(space, name="landmarks")(parameters)
@@ -238,11 +252,13 @@ class FaceDecoder(keras.layers.Layer):
     @classmethod
     def landmarks(cls, space: ParameterSpace, **kwargs) -> FaceDecoder:
         """A decoder of the 68 landmarks, including the model's landmark offsets."""
+        check_space(space)
         return cls._of(space, space.face_model.landmark_basis(), kwargs)
 
     @classmethod
     def vertices(cls, space: ParameterSpace, **kwargs) -> FaceDecoder:
         """A decoder of all N vertices."""
+        check_space(space)
         model = space.face_model
         rows = model.mean, model.identity_basis, model.expression_basis
         return cls._of(space, rows, kwargs)

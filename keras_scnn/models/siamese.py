@@ -9,8 +9,8 @@ from keras_scnn.geometry.similarities import invert
 from keras_scnn.models.augmentation import MoveParameters, RandomMove, photometric_layers
 from keras_scnn.models.heads import FEATURE_SIZE, FaceDecoder, ShapeCode, build_branch
 from keras_scnn.models.micro_batches import InParts
-from keras_scnn.parameters import ParameterSpace
-from keras_scnn.settings import check_at_least
+from keras_scnn.parameters import ParameterSpace, check_space
+from keras_scnn.settings import check_at_least, whole
 
 CONTRASTS = ("identity", "all")
 
@@ -55,11 +55,12 @@ def build_siamese(
         several parts ``get_layer('branch').network``.
 
     Raises:
-        ValueError: feature_size, augmentation or parts is out of range, contrast is unknown, or
-            ``build_branch`` rejects the encoder.
+        ValueError: feature_size, augmentation or parts is out of range, contrast is unknown,
+            ``space`` has another type, or ``build_branch`` rejects the encoder.
     """
-    if feature_size <= 0:
-        raise ValueError(f"feature_size is {feature_size}; a Siamese network needs 1 or more")
+    check_space(space)
+    if not whole("feature_size", feature_size, 0):
+        raise ValueError("feature_size is 0; a Siamese network needs 1 or more")
     branch = build_branch(encoder, space.layout, feature_size, feature_channels)
     decode = FaceDecoder.landmarks(space, name="landmarks")
     inputs = {

@@ -11,6 +11,7 @@ from keras_scnn.models.heads import FINE, GDC, fine_layers
 from keras_scnn.models.identity_encoder import PREFIX
 from keras_scnn.models.preset_network import Preset
 from keras_scnn.parameters import ParameterSpace, Whitening
+from keras_scnn.settings import wrong_type
 from keras_scnn.training.config import TrainConfig
 
 HEADS = ("parameters/", GDC, FINE)
@@ -86,8 +87,11 @@ def copy_encoder(branch: keras.Model, source: keras.Model) -> None:
     So does an identity encoder if the other branch has none.
 
     Raises:
-        ValueError: the two encoders differ.
+        ValueError: one is no network, or the two encoders differ.
     """
+    for name, model in (("branch", branch), ("source", source)):
+        if not isinstance(model, keras.Model):
+            raise wrong_type(name, model, "a network, such as load_preset(name).core")
     lone = not any(w.path.startswith(PREFIX) for w in source.weights)
     kept = (*HEADS, PREFIX) if lone else HEADS
     mine, theirs = (

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import keras
 import numpy as np
 import pytest
 
@@ -24,7 +25,7 @@ from keras_scnn.export.runtimes import median_milliseconds
 from keras_scnn.export.tflite import convert_preset
 from keras_scnn.export.verify import Limits, VerificationError
 from keras_scnn.io import write_image
-from keras_scnn.models import load_preset
+from keras_scnn.models import Preset, build_branch, load_preset
 from keras_scnn.settings import DEFAULT_PRESET
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -377,6 +378,21 @@ def test_a_string_instead_of_a_list_is_refused(small, tmp_path, kinds, precision
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    "kinds, precisions, message",
+    [
+        (["onnx"], ["int8"], "precisions: int8 is for tflite and bundle; add one to kinds"),
+        (["onnx", "savedmodel"], ["float32", "float16"], "precisions: float32, float16 is for"),
+        ([], ["float32"], "kinds and precisions name nothing; formats are tflite, onnx"),
+        (["tflite"], [], "kinds and precisions name nothing"),
+    ],
+)
+def test_python_refuses_what_the_command_refuses(small, tmp_path, kinds, precisions, message):
+    with pytest.raises(ValueError, match=message):
+        keras_scnn.export_preset(small.folder, tmp_path / "out", kinds, precisions)
+    assert not (tmp_path / "out").exists()
+
+
 def test_folders_of_crops_may_be_text(small, tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere: no such folder of crops"):
         keras_scnn.export_preset(small.folder, tmp_path, crops=str(tmp_path / "nowhere"))
@@ -401,6 +417,21 @@ def test_a_preset_is_exported_from_python(small, crops, converted, tmp_path):
     assert checks[path].crops == "12 of 24 images of crops" and not checks[path].broken
     with pytest.raises(ValueError, match="unknown format 'coreml'"):
         keras_scnn.export_preset(small.folder, tmp_path, ["coreml"])
+
+
+@pytest.mark.integration
+def test_a_network_with_an_own_encoder_is_exported(small_preset, tmp_path):
+    """In memory, since ``save_preset`` refuses an encoder that it cannot build by name."""
+    keras.utils.set_random_seed(0)
+    encoder = keras.Sequential([keras.Input((64, 64, 3)), keras.layers.Rescaling(1 / 127.5, -1)])
+    for width in (8, 16):  # fewer convolutions than "int8" keeps in float
+        encoder.add(keras.layers.Conv2D(width, 3, 2, activation="relu"))
+    encoder.add(keras.layers.GlobalAveragePooling2D())
+    space = small_preset.space
+    own = Preset(build_branch(encoder, space.layout, 8), space, "models/own")
+    checks = keras_scnn.export_preset(own, tmp_path, ["tflite"], ["float32", "int8"])
+    assert [path.name for path in checks] == ["own-float32.tflite", "own-int8.tflite"]
+    assert not any(check.broken for check in checks.values())
 
 
 @pytest.mark.integration

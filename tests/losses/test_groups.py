@@ -228,3 +228,29 @@ def test_large_person_numbers_stay_different(kind):
 )
 def test_a_class_has_the_defaults_of_its_function(function, loss, label):
     assert float(loss(label, UNIT)) == pytest.approx(float(function(label, UNIT)), rel=1e-6) != 0
+
+
+@pytest.mark.parametrize(
+    ("loss", "name"),
+    [
+        (GroupContrastiveLoss(), "vectors"),
+        (NeighborhoodLoss(), "vectors"),
+        (SupervisedContrastiveLoss(), "features"),
+    ],
+)
+def test_a_loss_over_people_needs_one_vector_per_photo(loss, name):
+    for shape in ((7,), (7, 2, 2)):
+        with pytest.raises(ValueError, match=f"{name} has the shape .7.*; it must be .B, D."):
+            loss(PERSON, np.zeros(shape, np.float32))
+    with pytest.raises(ValueError, match=f"{name} has 4 rows and person 7; they must match"):
+        loss(PERSON, VECTORS[:4])
+
+
+@pytest.mark.parametrize(
+    ("loss", "name"), [(RelationalLoss(), "vectors"), (EmbeddingDistance(), "embedding")]
+)
+def test_a_loss_of_embeddings_needs_vectors(loss, name):
+    with pytest.raises(ValueError, match=f"{name} has the shape .7,.; it must be .B, D."):
+        loss(VECTORS, VECTORS[:, 0])
+    with pytest.raises(ValueError, match="teacher has the shape .7,.; it must be .B, D."):
+        loss.call(VECTORS[:, 0], VECTORS)

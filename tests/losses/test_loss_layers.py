@@ -19,6 +19,7 @@ from keras_scnn.losses import (
     IdentityLoss,
     IdentityLossLayer,
     LandmarkDistance,
+    LossLayer,
     ParameterLoss,
     add_loss_layers,
     contrastive_loss,
@@ -152,6 +153,20 @@ def test_a_sum_over_the_batch_is_refused(space):
     loss = keras.losses.MeanSquaredError(reduction="sum", name="squares")
     with pytest.raises(ValueError, match="loss 'squares' has reduction 'sum'; a loss layer adds"):
         add_loss_layers(siamese(space), {"parameters_a": loss})
+
+
+@pytest.mark.parametrize(
+    ("losses", "message"),
+    [
+        ({"parameter_distance": "mse"}, r"losses\['parameter_distance'\] is 'mse' .str.; it must"),
+        ([ContrastiveLoss(1.0)], "losses is .* .list.; it must be a dictionary"),
+    ],
+)
+def test_losses_of_another_type_are_refused_by_name(space, losses, message):
+    with pytest.raises(ValueError, match=message):
+        add_loss_layers(siamese(space), losses)
+    with pytest.raises(ValueError, match="loss is None .NoneType.; it must be a keras.losses.Loss"):
+        LossLayer(None)
 
 
 def test_a_network_without_named_inputs_is_refused():

@@ -237,3 +237,23 @@ def test_a_function_is_the_mean_over_faces_as_its_class_is(
     both = LandmarkDistance(**options, opening_weight=0.25)(label, points)
     opening = 0.25 * float(opening_distance(label, points, unit=2.0))
     assert float(both) == pytest.approx(expected + opening)
+
+
+@pytest.mark.parametrize("make", [WPDC, VertexDistance, lambda space: ParameterLoss(space, 1, 1)])
+def test_losses_of_parameters_need_a_space(make):
+    with pytest.raises(ValueError, match="space is 'x' .str.; it must be a ParameterSpace"):
+        make("x")
+
+
+@pytest.mark.parametrize(
+    ("options", "columns", "predicted", "given"),
+    [
+        ({}, 3, 3, "'xyw', predictions 3"),
+        ({"columns": "xy"}, 2, 3, "'xy', predictions 3"),
+        ({}, 4, 2, "'xydw', predictions 2"),
+    ],
+)
+def test_a_weight_of_depth_needs_depths(options, columns, predicted, given):
+    loss = LandmarkDistance(depth_weight=0.5, **options)
+    with pytest.raises(ValueError, match=f"depth_weight is 0.5, but labels .* {given}; give"):
+        loss(np.zeros((2, 68, columns)), np.zeros((2, 68, predicted)))

@@ -67,6 +67,20 @@ def test_imagenet_weights_come_through_keras_own_loader(monkeypatch):
     assert "mobilenet_5_0_128_tf_no_top" in asked[0]
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_norm_momentum": 5}, "batch_norm_momentum is 5; it must lie in 0 to 1"),
+        ({"input_size": "64"}, "input_size is '64'; it must be a whole number"),
+        ({"input_size": None}, "input_size is None; it must be a whole number"),
+        ({"input_size": 31}, "input_size is 31; it must be 32 or more"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        build_encoder("mobilenet_0.5", **options)
+
+
 def test_an_unknown_encoder_is_refused_by_name():
     with pytest.raises(ValueError, match="unknown encoder 'vgg'; choose from mobilenet_0.5"):
         build_encoder("vgg")

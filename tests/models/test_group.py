@@ -76,3 +76,12 @@ def test_landmarks_may_leave_identity_alone(tiny_face_model, tiny_whitening):
         gradient = np.abs(tape.gradient(loss, head.value)).max(axis=0)
         assert (gradient[space.layout.identity].max() > 0) == teach
         assert gradient[: space.layout.identity.start].max() > 0
+
+
+@pytest.mark.parametrize("size", [-1, 1.5, "4"])
+def test_a_size_of_embeddings_out_of_range_is_refused(
+    branch, tiny_face_model, tiny_whitening, size
+):
+    space = ParameterSpace(tiny_face_model, tiny_whitening)
+    with pytest.raises(ValueError, match="embedding_size is .*; it must be .*0 or more"):
+        build_group(branch, space, embedding_size=size)

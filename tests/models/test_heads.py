@@ -3,7 +3,13 @@ import numpy as np
 import pytest
 
 from keras_scnn.geometry.camera import project
-from keras_scnn.models import FaceDecoder, build_branch, build_encoder, build_regressor
+from keras_scnn.models import (
+    FaceDecoder,
+    build_branch,
+    build_encoder,
+    build_flip_averaged,
+    build_regressor,
+)
 from keras_scnn.models.encoders import feature_map
 from keras_scnn.models.group import build_group
 from keras_scnn.models.heads import FINE, GAZE
@@ -220,3 +226,22 @@ def test_a_copy_without_its_constants_gives_no_numbers(tiny_face_model, tiny_whi
     assert not np.isfinite(copy(vectors)).any()
     copy.set_weights(layer.get_weights())
     np.testing.assert_array_equal(copy(vectors), layer(vectors))
+
+
+@pytest.mark.parametrize("build", [build_regressor, build_group, build_flip_averaged])
+def test_arguments_of_another_type_are_refused_by_name(build, open_face):
+    image = keras.Input((32, 32, 3))
+    pooled = keras.layers.GlobalAveragePooling2D()(image)
+    branch = keras.Model(image, {"parameters": pooled})
+    for wrong in ("mobile", keras.Model(image, pooled), keras.Sequential()):
+        with pytest.raises(ValueError, match="branch is .*; it must be a network whose outputs"):
+            build(wrong, None)
+    with pytest.raises(ValueError, match="space is .* .MorphableModel.; it must be a ParameterSp"):
+        build(branch, open_face)
+
+
+def test_a_space_in_place_of_its_layout_is_refused(tiny_face_model, tiny_whitening):
+    space, image = ParameterSpace(tiny_face_model, tiny_whitening), keras.Input((32, 32, 3))
+    encoder = keras.Model(image, keras.layers.GlobalAveragePooling2D()(image))
+    with pytest.raises(ValueError, match="layout is .*; it must be a ParameterLayout, such as sp"):
+        build_branch(encoder, space)

@@ -266,3 +266,27 @@ def test_the_slope_of_a_distance_is_finite_where_both_are_equal():
         distance = siamese.WeightedDistance()([one, tf.ones((3, 4))])
     np.testing.assert_allclose(distance, 0, atol=1e-5)
     assert np.isfinite(tape.gradient(distance, one)).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"encoder": "mobilenet_0.5"},
+            "encoder is 'mobilenet_0.5' .str.; it must be a Keras mod",
+        ),
+        ({"space": None}, "space is None .NoneType.; it must be a ParameterSpace"),
+        ({"space": "model"}, "space is 'model' .str.; it must be a ParameterSpace"),
+        ({"feature_size": "16"}, "feature_size is '16'; it must be a whole number"),
+    ],
+)
+def test_arguments_of_another_type_are_refused_by_name(
+    tiny_face_model, tiny_whitening, change, message
+):
+    given = {
+        "encoder": build_encoder(STAND_IN, SIZE),
+        "space": ParameterSpace(tiny_face_model, tiny_whitening),
+        "feature_size": 16,
+    }
+    with pytest.raises(ValueError, match=message):
+        build_siamese(**given | change)

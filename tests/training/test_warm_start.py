@@ -34,6 +34,10 @@ def test_the_encoder_is_copied_and_the_heads_are_not():
 def test_another_encoder_is_refused():
     with pytest.raises(ValueError, match="have different encoders"):
         copy_encoder(make(), make("mobilenet_1.0"))
+    with pytest.raises(ValueError, match="branch is 'mobile' .str.; it must be a network, such as"):
+        copy_encoder("mobile", make())
+    with pytest.raises(ValueError, match="source is 'mobile' .str.; it must be a network"):
+        copy_encoder(make(), "mobile")
 
 
 def preset(branch):
