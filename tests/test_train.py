@@ -14,6 +14,7 @@ import pytest
 from tiny_encoder import STAND_IN
 
 from keras_scnn.data.records import FaceRecords, load_records, save_records, split_people
+from keras_scnn.evaluation.shape import shape_error
 from keras_scnn.geometry.camera import project
 from keras_scnn.models import load_preset
 from keras_scnn.parameters import FaceParameters, ParameterLayout
@@ -113,8 +114,13 @@ def test_the_baseline_is_one_answer_for_every_photo(run, cache):
     box = np.ptp(records.landmarks[..., :2], axis=1).prod(axis=-1)
     expected = 100 * (distance / np.sqrt(box)).mean()
     assert numbers["landmarks.faces_percent"] == pytest.approx(expected, rel=1e-4)
-    assert numbers["shape.relative"] == pytest.approx(1)
-    assert numbers["shape.explained_variance"] == pytest.approx(0, abs=1e-6)
+    model = preset.face_model
+    true = model.vertices(records.parameters[:, preset.layout.identity])
+    shape = np.broadcast_to(model.vertices(mean.identity), true.shape)
+    expected = shape_error(shape, true, model.mean)
+    assert numbers["shape.relative"] == pytest.approx(expected.relative, rel=1e-5)
+    explained = pytest.approx(expected.explained_variance, abs=1e-5)
+    assert numbers["shape.explained_variance"] == explained
 
 
 def test_the_run_folder_has_curves_logs_and_plots(run):

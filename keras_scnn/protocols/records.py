@@ -163,8 +163,9 @@ def baseline(preset: Preset, records: FaceRecords) -> dict[str, float]:
     """What a constant prediction for every photo, the mean of the training data, would reach.
 
     Returns:
-        numbers by path in ``RecordResults``: landmark and pose errors of the mean parameters, the
-        shape error of the mean face, and chance level where two photos are compared.
+        numbers by path in ``RecordResults``: landmark, pose and shape errors of the mean
+        parameters, and chance level where two photos are compared. Where real people differ from
+        the face model's mean face on average, this shape is better than that face.
     """
     zeros = np.zeros((len(records), preset.layout.size), np.float32)
     constant = Predictions(preset.face_model, preset.space.parameters(zeros), None)
@@ -178,7 +179,7 @@ def baseline(preset: Preset, records: FaceRecords) -> dict[str, float]:
         )
         for name, d in (("landmarks", 2), ("landmarks_3d", 3))
     }
-    shapes = _shapes(preset.face_model, np.zeros_like(true.identity), true.identity)
+    shapes = _shapes(preset.face_model, constant.parameters.identity, true.identity)
     measured = {**errors, "pose": summarize_angles(angles, yaw), "shape": summarize_shapes(shapes)}
     chance = {f"{kind}_verification.accuracy_percent": 50.0 for kind in KINDS}
     return numbers(measured) | chance | {f"{kind}_ratio": 1.0 for kind in KINDS}

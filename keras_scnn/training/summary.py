@@ -46,7 +46,7 @@ def run_table(folder: Path, preset: Preset, records: FaceRecords, results: Recor
         folder: of the run, see ``read_before``.
         preset: the trained network. results: of the trained network on the records.
     """
-    trained = {"trained": numbers(results), "mean face, chance": baseline(preset, records)}
+    trained = {"trained": numbers(results), "training mean, chance": baseline(preset, records)}
     return summary_table(read_before(folder) | trained)
 
 
