@@ -563,6 +563,22 @@ def test_a_v1_body_of_implausibly_many_brackets_is_not_parsed(served, body):
     assert f"times '[' in a JSON body of {len(body):,} bytes" in answer.json()["error"]
 
 
+@pytest.mark.parametrize("in_json", [True, False])
+def test_a_cloud_event_is_answered_with_one(served, in_json):
+    data = {"instances": [{"b64": base64.b64encode(photo(200)).decode()}]}
+    event = {"id": "7", "source": "a", "type": "b", "specversion": "1.0"}
+    body = {**event, "time": "2026-01-01T00:00:00Z", "data": data} if in_json else data
+    kind = f"application/{'cloudevents+' if in_json else ''}json"
+    headers = {} if in_json else {f"ce-{name}": value for name, value in event.items()}
+    headers |= {"Content-Type": kind}
+    answer = served.ask("POST", PREDICT, content=json.dumps(body).encode(), headers=headers)
+    assert answer.status_code == 200 and answer.headers["Content-Type"] == kind
+    kinds = [answer.json().get("type"), answer.headers.get("ce-type")]
+    assert set(kinds) == {None, "io.kserve.inference.response"}
+    content = answer.json()["data"] if in_json else answer.json()
+    assert content["predictions"][0]["faces"][0]["score"] == 0.75
+
+
 def test_as_many_crops_as_are_accepted_are_never_too_many_brackets():
     crop = np.zeros((120, 120, 3), int).tolist()
     body = json.dumps({"instances": [crop] * 256}, separators=(",", ":")).encode()
