@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from keras_scnn.folders.ray_engine import require_ray
+from keras_scnn.folders.ray_engine import connected, require_ray
 from keras_scnn.settings import (
     CommandParser,
     add_options,
@@ -47,7 +47,7 @@ def train_on_ray(
         ImportError: the extra is not installed.
         ValueError: the run folder of several hosts is not an absolute path.
         ValueError, FileNotFoundError, RuntimeError: as training; these are not retried.
-        OSError: more ranks were lost than ``restarts``.
+        OSError: more ranks were lost than ``restarts``, or the cluster has no free resources.
     """
     if config.hosts > 1 and not os.path.isabs(config.run):
         raise ValueError(
@@ -55,16 +55,12 @@ def train_on_ray(
             "all of them can access"
         )
     require_ray()
-    import ray
-
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if not ray.is_initialized():
-        ray.init(log_to_driver=True)
-    for attempt in range(restarts + 1):
-        lost = _train_once(config, dict(resources or {"num_cpus": 1}), work or _train)
-        if lost is None:
-            return
-        print(f"attempt {attempt + 1}: {lost}; all ranks are started again", file=sys.stderr)
+    with connected(show_output=True):
+        for attempt in range(restarts + 1):
+            lost = _train_once(config, dict(resources or {"num_cpus": 1}), work or _train)
+            if lost is None:
+                return
+            print(f"attempt {attempt + 1}: {lost}; all ranks are started again", file=sys.stderr)
     raise OSError(f"{config.run}: {restarts + 1} groups of {config.hosts} ranks were lost")
 
 
@@ -99,7 +95,8 @@ def _train_once(config: TrainConfig, resources: dict, work: Callable) -> str | N
     made = ray.remote(_Rank).options(**options)
     ranks: list[Any] = [made.remote() for _ in range(config.hosts)]
     try:
-        place = _places(ranks, resources)[0] if config.hosts > 1 else ""
+        first, *others = _places(ranks, resources)
+        place = first if others else ""
         tasks = [
             rank.train.remote(dataclasses.replace(config, rank=i, coordinator=place), work)
             for i, rank in enumerate(ranks)

@@ -78,7 +78,7 @@ def run_on_ray(
 
     if not shards:
         return
-    with _connected():
+    with connected():
         cores = max(1, int(ray.cluster_resources().get("CPU", 1)))
         count = min(workers or cores, len(shards))
         yield from _Pool(ray.put(_anywhere(job)), deque(shards.items()), count).run()
@@ -98,8 +98,12 @@ def _anywhere(job: FolderJob) -> FolderJob:
 
 
 @contextlib.contextmanager
-def _connected() -> Iterator[None]:
-    """A connection to a cluster; it ends with the block unless it existed before."""
+def connected(show_output: bool = False) -> Iterator[None]:
+    """A connection to a cluster; it ends with the block unless it existed before.
+
+    Args:
+        show_output: print what the actors print.
+    """
     import ray
 
     if ray.is_initialized():
@@ -107,7 +111,7 @@ def _connected() -> Iterator[None]:
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     handler = signal.getsignal(signal.SIGTERM)
-    ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
+    ray.init(log_to_driver=show_output, logging_level=logging.ERROR, include_dashboard=False)
     if handler is not None and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)  # Ray has replaced it
     try:

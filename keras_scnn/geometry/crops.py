@@ -92,8 +92,8 @@ def check_patch(photo_shape: tuple[int, ...], size: np.ndarray, block: int) -> N
     allowed = max(MAX_PATCH_PIXELS, 2 * photo_shape[0] * photo_shape[1])
     if max(columns, rows) > MAX_PATCH_SIDE or columns * rows * block**2 > allowed:
         raise ValueError(
-            f"the photo of {photo_shape[1]} x {photo_shape[0]} px is too long for this box: with "
-            f"whole blocks it covers {columns * block:,} x {rows * block:,} px"
+            f"the photo of {photo_shape[1]} x {photo_shape[0]} px is too long for a square crop: "
+            f"its part of whole blocks covers {columns * block:,} x {rows * block:,} px"
         )
 
 

@@ -12,6 +12,9 @@ EXAMPLE = {"instances": [{"b64": "/9j/4AAQ...", "box": [150, 20, 300, 170]}]}
 V2_EXAMPLE = {
     "inputs": [{"name": "photo", "shape": [1], "datatype": "BYTES", "data": ["/9j/4AAQ..."]}]
 }
+ERROR = {"schema": {"type": "object", "example": {"error": "inputs.0.data: Field required"}}}
+# Of a request with a body; 422 only in the v2 protocol.
+ERRORS = {"400": "The request is wrong", "422": "The JSON is malformed"}
 
 
 def describe_bodies(app: Any, name: str) -> None:
@@ -38,23 +41,26 @@ def _complete(schema: dict, name: str) -> None:
         if path.startswith(CLOSED) or path.endswith(":explain") or "/versions/" in path:
             del paths[path]
     binary = {"schema": {"type": "string", "format": "binary"}}
-    predict = {"application/json": _json(EXAMPLE)} | dict.fromkeys(PHOTOS, binary)
-    for path, content in (
-        ("/v1/models/{model_name}:predict", predict),
-        (
-            "/v2/models/{model_name}/infer",
-            {"application/json": _json(V2_EXAMPLE), "application/octet-stream": binary},
-        ),
-    ):
-        paths[path]["post"]["requestBody"] = {"required": True, "content": content}
+    form = {"schema": {"$ref": "#/components/schemas/InferenceRequest"}, "example": V2_EXAMPLE}
+    predict = {"application/json": {"schema": {"type": "object"}, "example": EXAMPLE}}
+    infer = {"application/json": form, "application/octet-stream": binary}
     operations = [one for methods in paths.values() for one in methods.values()]
+    for one in operations:
+        one["responses"].pop("422", None)  # FastAPI's, in another form
+    for path, content, statuses in (
+        ("/v1/models/{model_name}:predict", predict | dict.fromkeys(PHOTOS, binary), ["400"]),
+        ("/v2/models/{model_name}/infer", infer, ["400", "422"]),
+    ):
+        post = paths[path]["post"]
+        post["requestBody"] = {"required": True, "content": content}
+        for status in statuses:
+            answer = {"description": ERRORS[status], "content": {"application/json": ERROR}}
+            post["responses"][status] = answer
+    for name in ("HTTPValidationError", "ValidationError"):
+        schema["components"]["schemas"].pop(name, None)
     for parameters in (one["parameters"] for one in operations if "parameters" in one):
         # KServe answers every request for a version with 501.
         parameters[:] = [one for one in parameters if one["name"] != "model_version"]
         for parameter in parameters:
             if parameter["name"] == "model_name":
                 parameter["example"] = name
-
-
-def _json(example: dict) -> dict:
-    return {"schema": {"type": "object"}, "example": example}

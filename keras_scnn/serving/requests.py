@@ -28,6 +28,7 @@ BODY = (
 V2_BODY = "inputs are 'image', of numbers, or 'photo' and 'box'; a photo is base64 text"
 # The limits of one request, checked before anything is decoded.
 MAX_INSTANCES, MAX_PIXELS, MAX_SIDE = 256, 50_000_000, 32_766
+SMALLEST_BOX = 4  # px; faces are found from 40 px
 GROUP_PIXELS = 8_000_000  # photos with boxes are processed in groups of about this size
 FOUND_FACE = ("photo_index", "box", "score")  # outputs for photos whose faces are to be found
 # Requests of more pixels are large; the server processes few of those at the same time.
@@ -308,6 +309,8 @@ def _crop(lists: Any, size: int) -> np.ndarray:
         raise ValueError(f"a crop must be {size} lists of {size} lists of 3 numbers")
     try:
         values = bytes(itertools.chain.from_iterable(pixels))
+        if bool in set(map(type, itertools.chain.from_iterable(pixels))):
+            raise TypeError("true and false are no numbers")
     except (TypeError, ValueError) as error:
         raise ValueError("a crop's values must be whole numbers from 0 to 255") from error
     return np.frombuffer(values, np.uint8).reshape(size, size, 3)
@@ -342,8 +345,10 @@ def _box(value: Any) -> FaceBox:
 
 
 def _check_box(box: FaceBox, photo_shape: tuple[int, ...]) -> None:
-    """Reject a box that cannot be cropped, or lies outside the photo, so that its crop is black."""
+    """Reject a box that cannot be cropped, or whose crop shows nothing: outside, or too small."""
     check_crop_box(box.as_array(), photo_shape)
+    if box.width < SMALLEST_BOX:
+        raise ValueError(f"box is {box.width:g} px wide; it must be {SMALLEST_BOX} or wider")
     height, width = photo_shape[:2]
     if box.x0 >= width or box.y0 >= height or box.x1 <= 0 or box.y1 <= 0:
         raise ValueError(f"box {box.as_array()} lies outside the photo of {width} x {height} px")

@@ -13,8 +13,10 @@ import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from keras_scnn.serving.bodies import parsing
 from keras_scnn.serving.gate import HEAD_S, MAX_CONNECTIONS, Gate, with_deadline
 from keras_scnn.serving.journal import Journal, Metrics, Record, current_record
 from keras_scnn.serving.openapi import ABOUT, describe_bodies
@@ -33,15 +35,16 @@ from keras_scnn.serving.requests import (
 from keras_scnn.serving.tensors import (
     FOUND_FACE_TYPES,
     LENGTH,
+    content_type,
     infer_response,
-    read_binary,
+    read_body,
     read_tensor,
-    wrong_form,
 )
 
 M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
 NO_POST = ["GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
-MAX_INPUTS, MAX_TEXT = 8, 300
+INFER = "/v2/models/{model_name}/infer"
+MAX_TEXT = 300
 PATHS = re.compile(r"(?:/[\w.~+-]+){2,}/?|[A-Za-z]:\\[^\s']*")
 # Bytes as Python prints them, also if cut off.
 BYTES = re.compile(r"""(?<!['"\w])b(?:'(?:[^'\\]|\\.)*\\?'?|"(?:[^"\\]|\\.)*\\?"?)""")
@@ -81,10 +84,12 @@ def kserve_model(name: str, predictor: Predictor, threads: int, version: str) ->
             """The answer in the request's protocol; InvalidInput if the request is wrong."""
             record = current_record()
             try:
-                request = await _in(small, record, _read, payload, predictor.input_size)
+                form, request = await _in(small, record, _read, payload, predictor.input_size)
                 pool = large if request.is_large else small
-                work = payload, request, predictor, version
+                work = form, request, predictor, version
                 answer, count = await _in(pool, record, _answer, *work)
+            except InvalidInput:
+                raise
             except ValueError as error:
                 raise InvalidInput(shown(str(error))) from error
             record.faces = count
@@ -119,54 +124,52 @@ async def _in(pool: ThreadPoolExecutor, record: Record, work: Callable, *argumen
     return await asyncio.get_running_loop().run_in_executor(pool, begin)
 
 
-def _read(payload: Any, size: int) -> Request:
-    """Parse a request of either protocol; a JSON body is released once it is parsed."""
+def _read(parse: Callable[[], Any], size: int) -> tuple[Any, Request]:
+    """Parse a body of either protocol: the v2 protocol's form, or None, and the request."""
+    payload = parse()
     if isinstance(payload, RawPhoto):
-        return read_photo(payload.data)
-    if isinstance(payload, dict):
-        request = read_instances(payload, size)
-        payload.clear()
-        return request
+        return None, read_photo(payload.data)
     if not hasattr(payload, "inputs"):
-        return read_instances(payload, size)
-    if len(payload.inputs) > MAX_INPUTS:
-        raise ValueError(f"{len(payload.inputs)} inputs; give 'image', or 'photo' and 'box'")
+        return None, read_instances(payload, size)
     names = [one.name for one in payload.inputs]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"inputs {twice} are given more than once")
-    return read_inputs({one.name: read_tensor(one) for one in payload.inputs}, size)
+    request = read_inputs({one.name: read_tensor(one) for one in payload.inputs}, size)
+    payload.inputs = []  # release their data
+    return payload, request
 
 
-def _wanted(payload: Any, request: Request, predictor: Predictor) -> list[str]:
+def _wanted(form: Any, request: Request, predictor: Predictor) -> list[str]:
     """Names of the outputs that a v2 request asks for; all if it names none.
 
     Raises:
         ValueError: there are no such outputs.
     """
     known = output_names(request, predictor)
-    wanted = list(dict.fromkeys(one.name for one in payload.request_outputs or [])) or list(known)
+    wanted = list(dict.fromkeys(one.name for one in form.request_outputs or [])) or list(known)
     if unknown := set(wanted) - set(known):
         raise ValueError(f"outputs {sorted(unknown)} are not known; known: {', '.join(known)}")
     return wanted
 
 
-def _answer(payload: Any, request: Request, predictor: Predictor, version: str) -> tuple[Any, int]:
+def _answer(form: Any, request: Request, predictor: Predictor, version: str) -> tuple[Any, int]:
     """The answer in the request's protocol, and its number of faces."""
-    if not hasattr(payload, "inputs"):
+    if form is None:
         answer = predictions(request, predictor)
         return answer, sum(len(row.get("faces", [row])) for row in answer["predictions"])
     import uuid
 
-    wanted = _wanted(payload, request, predictor)
+    wanted = _wanted(form, request, predictor)
     given = outputs(request, predictor)
     asked = {name: given[name] for name in wanted}
-    answer = infer_response(payload, asked, payload.id or str(uuid.uuid4()), version or None)
+    answer = infer_response(form, asked, form.id or str(uuid.uuid4()), version or None)
     return answer, len(given["parameters"])
 
 
 def shown(text: str) -> str:
     """A message for a client: one line, without paths of this machine or raw bytes."""
-    text = PATHS.sub("...", BYTES.sub("...", " ".join(text.split())))
+    text = " ".join(text[: 10 * MAX_TEXT].split())  # it may contain a whole body
+    text = PATHS.sub("...", BYTES.sub("...", text))
     return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}..."
 
 
@@ -229,20 +232,12 @@ def _plane(models: Any, version: str) -> Any:
     from kserve.protocol.dataplane import DataPlane
 
     class Plane(DataPlane):
-        def decode(self, body, headers, *args, **options):
-            is_v1 = not args and not options  # as the v1 protocol calls it
-            kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-            if is_v1 and kind.startswith("image/"):
-                return RawPhoto(body), {}
-            if is_v1 and kind:  # KServe compares the whole header, parameters included
-                headers = {**headers, "content-type": kind}
-            with _as_invalid(BODY if is_v1 else V2_BODY):
-                return super().decode(body, headers, *args, **options)
-
-        def decode_inference_request(self, body, headers, model_name):
-            if isinstance(body, bytes):
-                return read_binary(body, headers.get(LENGTH), model_name)
-            return super().decode_inference_request(body, headers, model_name)
+        def decode(self, body, headers, **options):
+            """A function that parses the body, for a thread, and attributes that it fills in."""
+            attributes: dict = {}
+            if "model_name" in options:
+                return partial(_parse_v2, body, headers, options["model_name"]), attributes
+            return partial(_parse_v1, super().decode, body, headers, attributes), attributes
 
         def encode(self, *args, **options):
             with _as_invalid():
@@ -262,10 +257,47 @@ def _plane(models: Any, version: str) -> Any:
     return Plane(models)
 
 
+def _parse_v1(decode: Callable, body: bytes, headers: dict, attributes: dict) -> Any:
+    """A photo, or the content of JSON or of a CloudEvent, whose attributes are filled in."""
+    kind = content_type(headers)
+    if kind.startswith("image/"):
+        return RawPhoto(body)
+    if kind:  # KServe compares the whole header, parameters included
+        headers = {**headers, "content-type": kind}
+    with _as_invalid(BODY), parsing(body):
+        payload, found = decode(body, headers)
+    attributes.update(found)
+    return payload
+
+
+def _parse_v2(body: bytes, headers: dict, model: str) -> Any:
+    with _as_invalid(V2_BODY):
+        return read_body(body, headers, model)
+
+
+def _infer_endpoint(plane: Any) -> Callable:
+    """The endpoint of ``INFER``; KServe's own parses bodies before their limits are checked."""
+    from fastapi.responses import JSONResponse, Response
+    from kserve.protocol.rest.v2_endpoints import V2Endpoints
+
+    endpoints = V2Endpoints(plane)
+
+    async def infer(request: Any) -> Any:
+        raw = Response()
+        del raw.headers["content-length"]  # of no body
+        given = request.path_params  # names of the model and perhaps of its version
+        answer = await endpoints.infer(request, raw, request_body=await request.body(), **given)
+        if answer is raw:
+            return raw
+        return JSONResponse(answer.model_dump(), headers=dict(raw.headers))
+
+    return infer
+
+
 def _server_class(app: Any, metrics: Metrics) -> Any:
     """KServe's server, with its routes in ``app`` instead of the application that it shares."""
-    from fastapi.exceptions import RequestValidationError
     from fastapi.responses import Response
+    from kserve.errors import InvalidInput
     from kserve.protocol.rest.server import RESTServer
     from prometheus_client.exposition import choose_encoder
 
@@ -280,10 +312,13 @@ def _server_class(app: Any, metrics: Metrics) -> Any:
             for verb in ("predict", "explain"):  # else KServe looks for a model "NAME:predict"
                 place = f"/v1/models/{{model_name}}:{verb}"
                 app.add_route(place, _post_only, NO_POST, include_in_schema=False)
+            infer = _infer_endpoint(self.dataplane)
+            for place in (INFER, INFER.replace("/infer", "/versions/{model_version}/infer")):
+                app.add_route(place, infer, ["POST"], include_in_schema=False)
             self._register_endpoints(app)
             self._add_exception_handlers(app)
             app.add_exception_handler(Exception, _failed)
-            app.add_exception_handler(RequestValidationError, _not_valid)
+            app.add_exception_handler(InvalidInput, _invalid)
             for status in (404, 405):
                 app.add_exception_handler(status, _no_such_address)
 
@@ -310,7 +345,8 @@ def _as_invalid(hint: str = "") -> Iterator[None]:
     try:
         yield
     except InvalidInput as error:
-        raise InvalidInput(f"{shown(error.reason)}{end}") from error
+        error.reason = f"{shown(error.reason)}{end}"
+        raise
     except Exception as error:
         why = f"{type(error).__name__}: {error}"
         raise InvalidInput(f"Unrecognized request format: {shown(why)}{end}") from error
@@ -336,19 +372,16 @@ async def _no_such_address(_request: Any, error: Any) -> Any:
     return JSONResponse({"error": error.detail}, error.status_code, error.headers)
 
 
-async def _not_valid(request: Any, error: Any) -> Any:
-    """422 for a malformed v2 request; FastAPI's own answer repeats the request, or fails."""
+async def _invalid(_request: Any, error: Any) -> Any:
+    """400, or 422 for malformed JSON of the v2 protocol."""
     from fastapi.responses import JSONResponse
 
-    why = wrong_form(error.errors())
-    if LENGTH in request.headers:
-        why = f"{why}; raw bytes after JSON need Content-Type: application/octet-stream"
-    return JSONResponse({"error": shown(why)}, 422)
+    return JSONResponse({"error": error.reason}, getattr(error, "status", 400))
 
 
 def _is_no_client_error(record: logging.LogRecord) -> bool:
     """A log filter: KServe logs a traceback of every error; a client's is answered, not logged."""
-    from kserve.errors import InvalidInput, ModelNotFound
+    from kserve.errors import ModelNotFound
 
-    kinds = (InvalidInput, ModelNotFound, NotImplementedError)  # the last one for ":explain"
+    kinds = (ModelNotFound, NotImplementedError)  # the last one for ":explain"
     return not (record.exc_info and isinstance(record.exc_info[1], kinds))

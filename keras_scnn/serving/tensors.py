@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import itertools
+import re
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from keras_scnn.serving.bodies import parsing
 from keras_scnn.serving.predictor import Outputs
 
 DATATYPES = {"float32": "FP32", "int32": "INT32"}
@@ -19,9 +21,16 @@ FOUND_FACE_TYPES = [
     {"name": "score", "datatype": "FP32", "shape": [-1]},
 ]
 LENGTH, SIZE = "inference-header-content-length", "binary_data_size"
-# By the kind of a datatype: NumPy's kinds that JSON's values may have, and what errors call them.
-# NumPy alone would truncate fractions, and parse numbers from text.
-KINDS = {"u": ("iu", "whole numbers"), "i": ("iu", "whole numbers"), "f": ("iuf", "numbers")}
+# By the kind of a datatype: types that JSON's values may have, and what errors call them. NumPy
+# alone would truncate fractions, parse numbers from text, and give each value the longest text's
+# size.
+KINDS: dict[str, tuple[set[type], str]] = {
+    "u": ({int}, "whole numbers"), "i": ({int}, "whole numbers"), "f": ({int, float}, "numbers")
+}  # fmt: skip
+# The most items or characters of a request's members, without the data: pydantic has up to four
+# errors for each wrong item.
+LENGTHS = {"id": 1000, "name": 1000, "datatype": 1000, "parameters": 64, "shape": 8, "outputs": 64}
+MAX_INPUTS = 8
 
 
 def read_tensor(tensor: Any) -> np.ndarray:
@@ -40,8 +49,8 @@ def read_tensor(tensor: Any) -> np.ndarray:
         raise ValueError(f"{name}: unknown datatype {tensor.datatype!r}; {known}")
     try:
         if tensor.data:  # else there are raw bytes, or nothing
-            kinds, numbers = KINDS.get(np.dtype(dtype).kind, ("", ""))
-            if kinds and np.array(tensor.data).dtype.kind not in kinds:
+            types, numbers = KINDS.get(np.dtype(dtype).kind, (set(), ""))
+            if types and not _types(tensor.data) <= types:
                 raise ValueError(f"{tensor.datatype} needs {numbers}")
         return tensor.as_numpy()
     except struct.error as error:
@@ -49,6 +58,45 @@ def read_tensor(tensor: Any) -> np.ndarray:
         raise ValueError(f"{name}: raw BYTES are {form}; a photo is base64 text") from error
     except (OverflowError, TypeError, ValueError) as error:
         raise ValueError(f"{name}: {error}") from error
+
+
+def _types(data: list) -> set[type]:
+    """The types of the values in nested lists."""
+    types: set[type] = set()
+    while data:
+        types |= set(map(type, data))
+        data = list(itertools.chain.from_iterable(one for one in data if type(one) is list))
+    return types - {list}
+
+
+def read_body(body: bytes, headers: Mapping[str, str], model: str) -> Any:
+    """A ``kserve`` request from a body of JSON, or of JSON and raw bytes.
+
+    Args:
+        body: of the request.
+        headers: of the request, with names in small letters.
+        model: its name.
+
+    Raises:
+        InvalidInput: the body is malformed; its ``status`` is 422 if the JSON is.
+    """
+    from kserve.errors import InvalidInput
+
+    kind, length = content_type(headers), headers.get(LENGTH)
+    if not re.fullmatch(r"application/(.+\+)?json", kind):
+        return read_binary(body, length, model)
+    try:
+        return read_binary(body, str(len(body)), model)
+    except InvalidInput as error:
+        if length is not None:
+            need = "raw bytes after JSON need Content-Type: application/octet-stream"
+            error.reason = f"{error.reason}; {need}"
+        raise
+
+
+def content_type(headers: Mapping[str, str]) -> str:
+    """The content type in small letters, without parameters; "" if there is none."""
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def read_binary(body: bytes, length: str | None, model: str) -> Any:
@@ -88,38 +136,67 @@ def read_binary(body: bytes, length: str | None, model: str) -> Any:
 
 def _head(text: bytes, model: str) -> Any:
     """The request that JSON describes; ``data`` of tensors sent as raw bytes is None."""
+    import orjson
     from kserve import InferRequest
-    from kserve.errors import InvalidInput
     from kserve.protocol.rest.v2_datamodels import InferenceRequest
+    from pydantic import ValidationError
 
-    head = json.loads(text)
-    inputs = head.get("inputs") if isinstance(head, dict) else None
-    raw = [i for i, one in enumerate(inputs if isinstance(inputs, list) else []) if _is_raw(one)]
+    try:
+        with parsing(text):
+            head = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise _malformed(f"not JSON: {error}") from error
+    _check_lengths(head)
+    raw = [i for i, one in enumerate(_items(head, "inputs")) if _is_raw(one)]
     for i in raw:
         head["inputs"][i]["data"] = []  # KServe's schema requires some
     try:
         form = InferenceRequest.model_validate(head)
-    except ValueError as error:  # pydantic's
-        raise InvalidInput(wrong_form(error.errors())) from error  # type: ignore[attr-defined]
+    except ValidationError as error:
+        few = error.errors(include_url=False, include_input=False)[:3]
+        places = (".".join(map(str, one["loc"])) for one in few)
+        lines = zip(places, (one["msg"] for one in few), strict=True)
+        raise _malformed("; ".join(": ".join(filter(None, line)) for line in lines)) from error
     request = InferRequest.from_inference_request(form, model)
     for i in raw:
         request.inputs[i].data = None
     return request
 
 
+def _malformed(why: str) -> Exception:
+    from kserve.errors import InvalidInput
+
+    error = InvalidInput(why)
+    error.status = 422
+    return error
+
+
+def _check_lengths(head: Any) -> None:
+    """Limit what a request has of everything but data, before pydantic checks each item.
+
+    Raises:
+        InvalidInput: there is too much.
+    """
+    from kserve.errors import InvalidInput
+
+    inputs = _items(head, "inputs")
+    if len(inputs) > MAX_INPUTS:
+        raise InvalidInput(f"{len(inputs)} inputs; give 'image', or 'photo' and 'box'")
+    for part in itertools.chain([head], inputs, _items(head, "outputs")):
+        for name, most in LENGTHS.items():
+            value = part.get(name) if isinstance(part, dict) else None
+            if isinstance(value, str | list | dict) and len(value) > most:
+                raise InvalidInput(f"{name} has the length {len(value):,}; at most {most:,}")
+
+
+def _items(part: Any, name: str) -> list:
+    items = part.get(name) if isinstance(part, dict) else None
+    return items if isinstance(items, list) else []
+
+
 def _is_raw(tensor: Any) -> bool:
     parameters = tensor.get("parameters") if isinstance(tensor, dict) else None
     return isinstance(parameters, dict) and "data" not in tensor and SIZE in parameters
-
-
-def wrong_form(errors: Sequence[Mapping[str, Any]]) -> str:
-    """A message on what is wrong with a request, from pydantic's list of errors."""
-    lines = []
-    for one in errors:
-        place = [str(part) for part in one["loc"] if part not in ("body", "InferenceRequest")]
-        if place != ["bytes"]:  # skip the error that a JSON body is not bytes
-            lines.append(": ".join(filter(None, (".".join(place), one["msg"]))))
-    return "; ".join(lines[:3])
 
 
 def infer_response(request: Any, outputs: Outputs, number: str, version: str | None) -> Any:

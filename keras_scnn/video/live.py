@@ -59,7 +59,9 @@ class LiveFace:
 
         Args:
             face: from a ``Reconstructor``.
-            seconds: time of the frame, increasing from call to call.
+            seconds: time of the frame, increasing from call to call. At a time that does not
+                increase, as when a recording begins again, the filters are reset: the pose and the
+                expression of this frame are not smoothed, and the identity is kept.
 
         Raises:
             ValueError: ``seconds`` or a number of the face is not finite; the frame then has no

@@ -27,6 +27,7 @@ from keras_scnn.models.presets import read_preset
 from keras_scnn.reconstruction.reconstructor import provenance
 from keras_scnn.settings import check_workers
 from keras_scnn.storage.guard import reading
+from keras_scnn.storage.outputs import listed_files
 from keras_scnn.storage.shards import (
     ShardJob,
     claimed_folder,
@@ -101,8 +102,9 @@ def reconstruct_clip(
     Raises:
         ImportError: PyAV or pyarrow is missing.
         FileNotFoundError: there is no such file, or no such preset.
-        ValueError: it is not a video, it shows no face, ``out`` holds other files, the face model
-            lacks a requested part, the preset's calibration is damaged, or ``workers`` is below 1.
+        ValueError: it is not a video, it shows no face, ``out`` holds other files, or a photo's
+            results that would be overwritten, the face model lacks a requested part, the preset's
+            calibration is damaged, or ``workers`` is below 1.
         RuntimeError: a worker process died.
     """
     require_pyarrow()
@@ -119,8 +121,10 @@ def reconstruct_clip(
     }
     about = {**plan, "face_model": preset.face_model.name, "command": command}
     with claimed_folder(out, plan, "results"):
-        done = _finished(out)
-        return done or _Run(clip, out, settings, preset, about, workers).make()
+        if done := _finished(out):
+            return done
+        _check_photos(out)
+        return _Run(clip, out, settings, preset, about, workers).make()
 
 
 def _finished(out: Path) -> ClipResult | None:
@@ -133,6 +137,16 @@ def _finished(out: Path) -> ClipResult | None:
             return None
         lists = tuple(content["failures"]), tuple(content["notes"])
         return ClipResult(content["frames"], len(content["tracks"]), *lists)
+
+
+def _check_photos(out: Path) -> None:
+    """Raise a ValueError if a photo's results in an unfinished run have the names of a face's."""
+    for note in sorted(out.glob("face_*.json")):
+        if taken := {f"{note.stem}.glb", f"{note.stem}.csv"} & listed_files(note):
+            raise ValueError(
+                f"{out}: the clip's results would overwrite {', '.join(sorted(taken))} of a photo "
+                f"({note.name}); move that photo's results away, or choose another folder"
+            )
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import signal
+import subprocess
 import sys
 from functools import partial
 from pathlib import Path
@@ -63,6 +64,51 @@ def test_a_group_that_lost_a_rank_is_started_again(cluster, config, tmp_path, mo
 def test_permanent_errors_are_not_retried(cluster, config):
     with pytest.raises(ValueError, match="data: no such records"):
         train_on_ray(config, work=refuse)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("hosts", [1, 2])
+def test_resources_that_the_cluster_does_not_have_are_waited_for_a_while(
+    cluster, config, monkeypatch, hosts
+):
+    monkeypatch.setattr("keras_scnn.distributed.ray.START", 2.0)
+    alone = dataclasses.replace(config, hosts=hosts)
+    with pytest.raises(OSError, match=rf"all of {hosts} ranks within 2 s.*'num_cpus': 64"):
+        train_on_ray(alone, {"num_cpus": 64}, work=refuse)
+
+
+WAIT = """
+import sys, time
+from keras_scnn.distributed import ray
+from keras_scnn.settings import command
+
+def wait(config):
+    print("rank is there", flush=True)
+    time.sleep(600)
+
+@command
+def main(arguments=None):
+    ray.train_on_ray(ray.TrainConfig(run="a", minutes=0.0), work=wait)
+
+sys.exit(main())
+"""
+
+
+@pytest.mark.integration
+def test_sigterm_ends_the_command_without_a_trace(tmp_path):
+    root = str(Path(__file__).resolve().parents[2])
+    environment = {**os.environ, "PYTHONPATH": root, "RAY_ADDRESS": ""}
+    environment |= {"PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(
+        [sys.executable, "-c", WAIT], cwd=tmp_path, env=environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as run:  # fmt: skip
+        next(line for line in run.stdout if "rank is there" in line)
+        run.terminate()
+        _, errors = run.communicate(timeout=60)
+    # Ray replaces the exception of the handler by a KeyboardInterrupt.
+    assert run.returncode in (128 + signal.SIGTERM, 128 + signal.SIGINT)
+    assert "SIGTERM" not in errors and "Traceback" not in errors and "@" not in errors, errors
 
 
 def test_the_run_folder_of_several_hosts_is_an_absolute_path(config):

@@ -210,5 +210,5 @@ def test_threads_that_share_one_get_their_own_answers(lite):
 
 def test_a_box_about_a_line_of_pixels_is_refused(lite):
     line = np.zeros((1, 40_000, 3), np.uint8)
-    with pytest.raises(ValueError, match="too long for this box"):
+    with pytest.raises(ValueError, match="too long for a square crop"):
         lite(line, np.array([0.0, -320_000, 640_000, 320_000]))

@@ -131,5 +131,5 @@ def test_a_part_of_a_photo_has_bounded_pixels_and_sides(photo, columns, rows, bl
     if fits:
         check_patch(photo, size, block)
         return
-    with pytest.raises(ValueError, match="is too long for this box"):
+    with pytest.raises(ValueError, match="is too long for a square crop"):
         check_patch(photo, size, block)

@@ -210,15 +210,15 @@ def test_a_box_around_a_line_of_pixels_takes_little_memory(shape):
     image = np.zeros((*shape, 3), np.uint8)
     side = 16 * max(shape)
     box = FaceBox.square(np.array(shape[::-1]) / 2, side)
-    with pytest.raises(ValueError, match="too long for this box"):
+    with pytest.raises(ValueError, match="too long for a square crop"):
         crop_face(image, box)
-    with pytest.raises(ValueError, match="too long for this box"):
+    with pytest.raises(ValueError, match="too long for a square crop"):
         crop_rotated(image, np.array(shape[::-1]) / 2, side, 0.3, 120)
 
 
 def test_more_columns_than_opencv_counts_are_refused_in_one_line():
     image = np.zeros((100, 40_000, 3), np.uint8)
-    with pytest.raises(ValueError, match="too long for this box"):
+    with pytest.raises(ValueError, match="too long for a square crop"):
         crop_face(image, FaceBox(0, -20_000, 40_000, 20_000), 40_000)
     assert crop_face(image, FaceBox(0, 0, 100, 100)).image.shape == (120, 120, 3)
 

@@ -115,6 +115,38 @@ def test_the_bytes_and_number_of_all_requests_are_bounded_and_released(monkeypat
     assert after == [200]
 
 
+def test_health_and_metrics_are_answered_however_many_requests_wait(monkeypatch):
+    monkeypatch.setattr(gate, "MAX_REQUESTS", 1)
+    waiting = asyncio.Event()
+
+    async def answer(scope, receive, send):
+        if scope["path"] == "/slow":
+            await waiting.wait()
+        await send({"status": 200})
+
+    async def run():
+        one = Gate(answer, 100)
+        slow, post, get, head = (Client(b"", path=path) for path in ("/slow", "/", "/", "/"))
+        get.scope["method"], head.scope["method"] = "GET", "HEAD"
+        task = asyncio.create_task(one(slow.scope, slow.receive, slow.send))
+        await asyncio.sleep(0.01)
+        for client in (post, get, head):
+            await one(client.scope, client.receive, client.send)
+        waiting.set()
+        await task
+        return [client.sent[0] for client in (slow, post, get, head)]
+
+    assert asyncio.run(run()) == [200, 503, 200, 200]
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_request_without_body_must_have_none(method):
+    client = Client(b"a" * 50, b"b" * 50)
+    client.scope["method"] = method
+    assert ask(Gate(echo, 100), client)[0] == 413
+    assert len(client.parts) == 1  # no more of it is read
+
+
 def test_a_connection_is_closed_if_no_head_arrives_in_time():
     class Protocol:
         cycle, loop = None, None
@@ -130,6 +162,9 @@ def test_a_connection_is_closed_if_no_head_arrives_in_time():
 
     class Transport:
         closed = False
+
+        def set_write_buffer_limits(self, high):
+            pass
 
         def close(self):
             self.closed = True

@@ -71,6 +71,12 @@ class Server:
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
 
+    def get(self, path: str) -> int:
+        """Status of the answer."""
+        with contextlib.closing(http.client.HTTPConnection(*self.place, timeout=60)) as one:
+            one.request("GET", path)
+            return one.getresponse().status
+
 
 @pytest.fixture(scope="module")
 def server():
@@ -191,6 +197,47 @@ def test_an_odd_request_is_the_clients_error(server, what):
     status, text = server.post(body, path, **headers)
     assert 400 <= status < 500 or status == 501, text
     assert "site-packages" not in text and "Traceback" not in text
+
+
+def many(before: bytes, item: bytes, after: bytes) -> bytes:
+    """A body of almost 8 MB that repeats an item."""
+    return before + (item + b",") * (7_900_000 // (len(item) + 1)) + item + after
+
+
+IN_V2 = b'{"inputs":[{"name":"a","datatype":"FP32","shape":[1],"data":['
+PREDICT, INFER = "/v1/models/scnn:predict", "/v2/models/scnn/infer"
+REPEATED = {
+    "lists": (PREDICT, many(b'{"instances":[', b"[]", b"]}")),
+    "objects": (PREDICT, many(b'{"instances":[', b"{}", b"]}")),
+    "spaced lists": (PREDICT, many(b'{"instances":[', b"[]     ", b"]}")),
+    "numbers": (PREDICT, many(b'{"instances":[', b"999", b"]}")),
+    "texts": (PREDICT, many(b'{"instances":[', b'"a"', b"]}")),
+    "inputs": (INFER, many(b'{"inputs":[', b"{}", b"]}")),
+    "numbers as inputs": (INFER, many(b'{"inputs":[', b"0", b"]}")),
+    "outputs": (INFER, many(b'{"inputs":[],"outputs":[', b"{}", b"]}")),
+    "numbers as outputs": (INFER, many(b'{"inputs":[],"outputs":[', b"0", b"]}")),
+    "a shape": (INFER, many(b'{"inputs":[{"shape":[', b"0.5", b"]}]}")),
+    "data": (INFER, many(IN_V2, b"0", b"]}]}")),
+    "spaced lists as data": (INFER, many(IN_V2, b"[]     ", b"]}]}")),
+    "long texts": (INFER, many(IN_V2, b'"%s"' % (b"x" * 8000), b"]}]}")),
+    "a long text": (INFER, IN_V2 + b'"%s"' % (b"x" * 7_000_000) + b',"a"' * 1000 + b"]}]}"),
+}
+
+
+@pytest.mark.parametrize("what", REPEATED)
+def test_a_body_that_repeats_an_item_takes_little_memory_and_stops_nobody(server, what):
+    path, body = REPEATED[what]
+    before = server.memory_mb("VmRSS")
+    with ThreadPoolExecutor(1) as pool:
+        answer, waits = pool.submit(server.post, body, path), [0.0]
+        while not answer.done():
+            start = time.monotonic()
+            assert server.get("/v2/health/live") == 200
+            waits.append(time.monotonic() - start)
+            time.sleep(0.01)
+    assert answer.result()[0] in (400, 422)
+    assert server.memory_mb("VmHWM") - before < SPARE_MB + 11 * len(body) / 1e6
+    assert max(waits) < 2
 
 
 def test_mutated_requests_are_answered_or_refused(server):

@@ -141,6 +141,15 @@ def test_a_box_outside_the_photo_is_refused(box):
         predictions(request, Counting())
 
 
+@pytest.mark.parametrize("side", [1e-9, 0.001, 3.99])
+def test_a_box_that_shows_no_face_is_refused(side):
+    request = read_instances({"instances": [{**photo(), "box": [2, 2, 2 + side, 2 + side]}]}, 4)
+    with pytest.raises(
+        ValueError, match=r"instances\[0\]: box is .* px wide; it must be 4 or wider"
+    ):
+        predictions(request, Counting())
+
+
 @pytest.mark.parametrize(
     ("instance", "message"),
     [
@@ -151,6 +160,8 @@ def test_a_box_outside_the_photo_is_refused(box):
         ({**photo(), "more": 1}, "a crop is nested lists"),
         ({"image": [], "box": [0, 0, 1, 1]}, "a crop is nested lists"),
         ({"image": 4 * [[[0, 0], 4 * [0], 3 * [0], 3 * [0]]]}, "4 lists of 4 lists of 3 numbers"),
+        (4 * [4 * [[0, 1, True]]], "whole numbers from 0 to 255"),
+        ({"image": 4 * [4 * [[False, 1, 2]]]}, "whole numbers from 0 to 255"),
     ],
 )
 def test_a_wrong_instance_is_named(instance, message):

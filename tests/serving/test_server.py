@@ -9,12 +9,14 @@ import socket
 import struct
 import threading
 import time
+import tracemalloc
 
 import numpy as np
 import PIL.Image
 import pytest
 
 from keras_scnn.photos.cropping import FaceBox
+from keras_scnn.serving.bodies import parsing
 from keras_scnn.serving.journal import Journal, Metrics
 from keras_scnn.serving.predictor import PresetPredictor, model_version
 
@@ -514,3 +516,133 @@ def test_the_metadata_lists_all_outputs_and_extensions(served):
 def test_addresses_that_need_post_say_so(served, method, verb):
     answer = served.ask(method, f"/v1/models/scnn:{verb}")
     assert answer.status_code == 405 and answer.headers["Allow"] == "POST"
+
+
+def json_length(body: bytes) -> dict[str, str]:
+    """Headers of a body in which raw bytes may follow the JSON; none do."""
+    kind = {"Content-Type": "application/octet-stream"}
+    return kind | {"Inference-Header-Content-Length": str(len(body))}
+
+
+TENSOR = b'"name":"image","datatype":"UINT8","data":[0]'
+MANY = {
+    "objects as inputs": (b'{"inputs":[' + b"{}," * 60_000 + b"{}]}", "times '{'"),
+    "numbers as inputs": (b'{"inputs":[' + b"0," * 60_000 + b"0]}", "60001 inputs"),
+    "lists as inputs": (b'{"inputs":[' + b"[]," * 60_000 + b"0]}", "times '['"),
+    "outputs": (b'{"inputs":[],"outputs":[' + b"0," * 60_000 + b"0]}", "outputs has the length"),
+    "parameters": (
+        b'{"inputs":[],"parameters":{%s}}' % b",".join(b'"%d":[]' % i for i in range(2000)),
+        "parameters has the length 2,000; at most 64",
+    ),
+    "parameters of an output": (
+        b'{"inputs":[],"outputs":[{"name":"a","parameters":{%s}}]}'
+        % b",".join(b'"%d":[]' % i for i in range(2000)),
+        "parameters has the length 2,000",
+    ),
+    "a shape": (
+        b'{"inputs":[{"shape":[' + b"0.5," * 40_000 + b"1]," + TENSOR + b"}]}",
+        "shape has",
+    ),
+    "texts": (b'{"inputs":[],"x":[' + b'"a",' * 40_000 + b"0]}", "times '\"'"),
+    "an ID": (b'{"inputs":[],"id":"%s"}' % (b"x" * 90_000), "id has the length 90,000"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("headers", [lambda _: {"Content-Type": "application/json"}, json_length])
+@pytest.mark.parametrize("what", MANY)
+def test_what_a_v2_request_may_contain_is_limited_before_it_is_validated(served, what, headers):
+    body, reason = MANY[what]
+    answer = served.ask("POST", INFER, content=body, headers=headers(body))
+    assert answer.status_code == 400 and reason in answer.json()["error"]
+
+
+@pytest.mark.parametrize("body", [b'{"instances":[' + b"[]," * 60_000 + b"[]]}", b"[" * 100_000])
+def test_a_v1_body_of_implausibly_many_brackets_is_not_parsed(served, body):
+    answer = served.post(body, "application/json")
+    assert answer.status_code == 400 and "at most" in answer.json()["error"]
+    assert f"times '[' in a JSON body of {len(body):,} bytes" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("in_json", [True, False])
+def test_a_cloud_event_is_answered_with_one(served, in_json):
+    data = {"instances": [{"b64": base64.b64encode(photo(200)).decode()}]}
+    event = {"id": "7", "source": "a", "type": "b", "specversion": "1.0"}
+    body = {**event, "time": "2026-01-01T00:00:00Z", "data": data} if in_json else data
+    kind = f"application/{'cloudevents+' if in_json else ''}json"
+    headers = {} if in_json else {f"ce-{name}": value for name, value in event.items()}
+    headers |= {"Content-Type": kind}
+    answer = served.ask("POST", PREDICT, content=json.dumps(body).encode(), headers=headers)
+    assert answer.status_code == 200 and answer.headers["Content-Type"] == kind
+    kinds = [answer.json().get("type"), answer.headers.get("ce-type")]
+    assert set(kinds) == {None, "io.kserve.inference.response"}
+    content = answer.json()["data"] if in_json else answer.json()
+    assert content["predictions"][0]["faces"][0]["score"] == 0.75
+
+
+def test_as_many_crops_as_are_accepted_are_never_too_many_brackets():
+    crop = np.zeros((120, 120, 3), int).tolist()
+    body = json.dumps({"instances": [crop] * 256}, separators=(",", ":")).encode()
+    with parsing(body):
+        pass
+
+
+def test_a_url_with_a_version_does_not_parse_the_body(served):
+    place = "/v2/models/scnn/versions/1/infer"
+    assert served.post(MANY["numbers as inputs"][0], "application/json", place).status_code == 501
+
+
+@pytest.mark.parametrize("path", [PREDICT, INFER])
+def test_json_is_parsed_in_a_thread(served, path, monkeypatch):
+    import orjson
+
+    threads = []
+    for module in (json, orjson):
+        plain = module.loads
+
+        def recorded(*arguments, _plain=plain, **options):
+            threads.append(threading.current_thread())
+            return _plain(*arguments, **options)
+
+        monkeypatch.setattr(module, "loads", recorded)
+    assert served.post(b'{"a": 1}', "application/json", path).status_code in (400, 422)
+    monkeypatch.undo()
+    assert threads and threading.main_thread() not in threads
+
+
+def test_a_long_text_among_numbers_takes_little_memory(served):
+    data = ["x" * 100_000, *"a" * 1000]
+    tensor = {"name": "box", "shape": [1001], "datatype": "FP32", "data": data}
+    served.post_json({"inputs": [tensor]}, INFER)
+    tracemalloc.start()
+    answer = served.post_json({"inputs": [tensor]}, INFER)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert answer.json() == {"error": "input box: FP32 needs numbers"}
+    assert most < 10e6
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"{", "not JSON: unexpected end"),
+        (b"null", "valid dictionary"),
+        (b'{"inputs": [{"name": "photo"}]}', "inputs.0.shape: Field required; inputs.0.datatype"),
+        (b'{"inputs": [{"shape": ["x"],' + TENSOR + b"}]}", "inputs.0.shape.0: Input should be"),
+    ],
+)
+@pytest.mark.parametrize("headers", [lambda _: {"Content-Type": "application/json"}, json_length])
+def test_malformed_v2_json_gets_422_and_names_only_parts_of_the_request(
+    served, body, reason, headers
+):
+    answer = served.ask("POST", INFER, content=body, headers=headers(body))
+    assert answer.status_code == 422
+    assert reason in answer.json()["error"]
+    assert "body" not in answer.text and "InferenceRequest." not in answer.text
+
+
+def test_the_page_of_the_interface_describes_errors_as_they_are(served):
+    schema = served.get("/openapi.json").json()
+    answers = {path: one for path, methods in schema["paths"].items() for one in methods.values()}
+    with_422 = [path for path, one in answers.items() if "422" in one["responses"]]
+    assert with_422 == ["/v2/models/{model_name}/infer"]
+    assert not [name for name in schema["components"]["schemas"] if "Validation" in name]

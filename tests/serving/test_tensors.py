@@ -11,7 +11,6 @@ from keras_scnn.serving.tensors import (  # noqa: E402
     infer_response,
     read_binary,
     read_tensor,
-    wrong_form,
 )
 
 require_kserve()
@@ -146,12 +145,3 @@ def test_outputs_are_raw_bytes_where_that_is_wanted(wanted, every, raw_names):
         np.testing.assert_array_equal(np.frombuffer(answer[at : at + size], value.dtype), value)
         at += size
     assert at == (len(answer) if raw_names else None)
-
-
-def test_errors_name_only_parts_of_the_request():
-    errors = [
-        {"loc": ("body", "InferenceRequest", "inputs", 0, "shape"), "msg": "Field required"},
-        {"loc": ("body", "bytes"), "msg": "Input should be a valid bytes"},
-        {"loc": ("body",), "msg": "Field required"},
-    ]
-    assert wrong_form(errors) == "inputs.0.shape: Field required; Field required"

@@ -9,6 +9,7 @@ from keras_scnn.parameters import FaceParameters
 from keras_scnn.photos.cropping import FaceBox
 from keras_scnn.reconstruction.faces import Reconstruction
 from keras_scnn.video.live import LiveFace
+from keras_scnn.video.tracks import with_shape
 
 
 def faces(model, count: int, rng, noise: float) -> list[Reconstruction]:
@@ -61,6 +62,19 @@ def test_a_frame_that_is_refused_has_no_effect(tiny_face_model, wrong):
     found = live.update(seen[2], 2 / 30)
     np.testing.assert_array_equal(found.parameters.pose, expected.parameters.pose)
     np.testing.assert_array_equal(found.parameters.identity, expected.parameters.identity)
+
+
+@pytest.mark.parametrize("seconds", [2 / 30, 1 / 30, -5.0])
+def test_a_time_that_does_not_increase_resets_the_filters(tiny_face_model, seconds):
+    seen = faces(tiny_face_model, 4, np.random.default_rng(6), 0.2)
+    live = LiveFace(freeze_frames=2)
+    for i, face in enumerate(seen[:3]):
+        before = live.update(face, i / 30)
+    found = live.update(seen[3], seconds).parameters
+    alone = with_shape(seen[3], before.parameters.identity).parameters
+    np.testing.assert_array_equal(found.identity, alone.identity)
+    np.testing.assert_allclose(found.expression, alone.expression)
+    np.testing.assert_allclose(found.pose, alone.pose, atol=1e-4)
 
 
 def test_a_face_is_smoothed_alike_however_large_it_is(tiny_face_model):

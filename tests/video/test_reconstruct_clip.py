@@ -27,6 +27,7 @@ from keras_scnn.meshes.options import MeshOptions
 from keras_scnn.models.presets import read_preset
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.reconstruct import main
+from keras_scnn.storage.outputs import Results
 from keras_scnn.video.clip import open_clip
 from keras_scnn.video.frames import ClipSettings, FramesJob
 from keras_scnn.video.run import reconstruct_clip
@@ -168,6 +169,21 @@ def test_a_folder_with_another_clips_results_is_refused(done, tmp_path, capsys):
     message = f"{done} holds results of other photos or settings (clip: 'a.mp4' there, 'b.mp4' now"
     assert message in capsys.readouterr().err
     assert contents(done) == before
+
+
+def test_a_photos_results_in_an_unfinished_run_are_not_overwritten(clip_file, tmp_path):
+    out = tmp_path / "out"
+    run(clip_file, out, part_frames=5)
+    for name in ("clip.json", "face_0.glb", "face_0.csv"):  # as if it had been stopped
+        (out / name).unlink()
+    write = lambda stem: stem.with_suffix(".glb").write_text("of a photo")  # noqa: E731
+    Results(out, (tmp_path / "face.jpg",)).publish("face_0", {}, write)
+    with pytest.raises(ValueError, match=r"overwrite face_0.glb of a photo \(face_0.json\)"):
+        run(clip_file, out, part_frames=5)
+    assert (out / "face_0.glb").read_text() == "of a photo"
+    (out / "face_0.json").rename(tmp_path / "face_0.json")
+    (out / "face_0.glb").rename(tmp_path / "face_0.glb")
+    assert run(clip_file, out, part_frames=5).tracks == 1
 
 
 def test_results_of_another_procedure_are_not_reused(clip_file, done, monkeypatch):
