@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from keras_scnn.serving.requests import MAX_INSTANCES
+from keras_scnn.storage.shared_state import SharedState
 
 # A parsed object, list or text takes up to 100 times as many bytes as its brackets or quotes. No
 # request that is accepted has more of them than this, or more lists than rows of "[0,0,0],".
 MOST = {"{": 4 * MAX_INSTANCES, '"': 16 * MAX_INSTANCES}
 LIST_BYTES, FEW_LISTS = 7, 1000
+
+
+def _stop_collection() -> Callable[[], None]:
+    was_enabled = gc.isenabled()
+    gc.disable()
+    return gc.enable if was_enabled else lambda: None
+
+
+NO_COLLECTION = SharedState(_stop_collection)
 
 
 @contextlib.contextmanager
@@ -33,10 +43,5 @@ def parsing(body: bytes) -> Iterator[None]:
             raise InvalidInput(
                 f"{count:,} times {mark!r} in {size}; at most {allowed:,} are accepted"
             )
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
+    with NO_COLLECTION.held():
         yield
-    finally:
-        if was_enabled:
-            gc.enable()
