@@ -263,7 +263,8 @@ def command(main: Callable[[list[str] | None], int | None]) -> Callable[..., int
                 print(end="", flush=True)  # a closed pipe raises here rather than at shutdown
         except KeyboardInterrupt as stop:
             number = signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT
-            return _stopped(number, str(stop))
+            # Ray replaces the exception of a signal by a KeyboardInterrupt of its own.
+            return _stopped(received[0] if received else number, str(stop))
         except Exception as error:
             if received:
                 return _stopped(received[0])

@@ -139,7 +139,7 @@ def interruptible():
 
 
 @pytest.mark.parametrize("number, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-@pytest.mark.parametrize("becomes", [None, TypeError("cannot be converted")])
+@pytest.mark.parametrize("becomes", [None, TypeError("not convertible"), KeyboardInterrupt()])
 def test_a_stop_that_native_code_drops_or_turns_into_an_error_is_a_stop(
     capsys, number, status, becomes, interruptible
 ):
