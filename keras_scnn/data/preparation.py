@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from dataclasses import dataclass
@@ -12,10 +13,17 @@ from tqdm import tqdm
 
 from keras_scnn.data.labels.fit import Labeling
 from keras_scnn.data.photo_source import PhotoSource
-from keras_scnn.data.records import MANIFEST, finish_records, read_shard, write_shard
+from keras_scnn.data.records import (
+    MANIFEST,
+    finish_records,
+    read_manifest,
+    read_shard,
+    write_shard,
+)
 from keras_scnn.data.synthesis.turned_copies import with_turned_copies
 from keras_scnn.models.presets import preset_digest
 from keras_scnn.settings import check_workers
+from keras_scnn.storage.guard import reading
 from keras_scnn.storage.shards import claimed_folder, digest, fingerprint, run_shards
 
 SHARD_PHOTOS = 500
@@ -79,7 +87,7 @@ def prepare(
         labeling: how they are cropped and fitted.
         config: settings that determine the records, for the manifest; serializable as JSON.
         workers: processes, 1 or more; None for one per core.
-        command: recorded in the manifest too.
+        command: recorded in the manifest too, unless the folder's manifest already has a command.
 
     Returns:
         the manifest: ``count``, ``left_out`` (reasons by photo), and more.
@@ -105,9 +113,20 @@ def prepare(
     keys = [digest([*map(fingerprint, source.inputs(part)), *made_by]) for part in shards]
     job = Job(source, labeling, folder, people, keys)
     with claimed_folder(folder, {"photos": digest(shards), "config": config}, "records"):
+        config["command"] = _first_command(folder, command)
         _make_shards(job, shards, workers)
-        config["command"] = command
         return finish_records(folder, len(shards), labeling.model.name, config)
+
+
+def _first_command(folder: Path, command: str) -> str:
+    """The command in a folder's manifest, by default ``command``.
+
+    Runs and derived records compare digests of manifests: equal records keep theirs.
+    """
+    path = folder / MANIFEST
+    with contextlib.suppress(OSError, ValueError), reading(path, "a manifest of face records"):
+        return str(read_manifest(path)["config"]["command"])
+    return command
 
 
 def _make_shards(job: Job, shards: list[list[str]], workers: int | None) -> None:

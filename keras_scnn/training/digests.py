@@ -13,7 +13,7 @@ from keras_scnn.settings import folders_of
 from keras_scnn.storage.guard import reading
 from keras_scnn.storage.outputs import real_path
 from keras_scnn.storage.remote import Place, RemotePath, place
-from keras_scnn.storage.shards import digest, file_digest
+from keras_scnn.storage.shards import digest, file_digest, fingerprint
 from keras_scnn.storage.text import read_json, write_json
 from keras_scnn.training.config import TrainConfig
 
@@ -23,7 +23,7 @@ FILES = ("face_model", "recognizer", "sface")  # settings that may name a file o
 DECIDING = ("weights.npz", "manifest.json")
 
 
-def content_digest(path: Place, without: Sequence[Path] = ()) -> str:
+def content_digest(path: Place, without: Sequence[Path] = (), with_times: bool = False) -> str:
     """SHA-256 of a file, of a preset's weights, or of the manifest of face records.
 
     Of any other folder, of the names and sizes of its files. A URL must be of face records.
@@ -31,6 +31,8 @@ def content_digest(path: Place, without: Sequence[Path] = ()) -> str:
     Args:
         path: of the file or folder.
         without: folders inside of it that are ignored, such as those of results.
+        with_times: of any other folder, also of the files' modification times, which reveal changes
+            that keep the size, but differ between copies.
     """
     if isinstance(path, RemotePath):
         return digest(manifest_of(path))
@@ -42,7 +44,8 @@ def content_digest(path: Place, without: Sequence[Path] = ()) -> str:
     home = real_path(path)
     others = [folder for one in without if home in (folder := real_path(one)).parents]
     files = sorted(p for p in home.rglob("*") if p.is_file() and not set(others) & set(p.parents))
-    return digest([[str(p.relative_to(home)), p.stat().st_size] for p in files])
+    facts = [fingerprint(p) if with_times else [p.stat().st_size] for p in files]
+    return digest([[str(p.relative_to(home)), *fact] for p, fact in zip(files, facts, strict=True)])
 
 
 def data_digests(folders: str) -> dict[str, str]:

@@ -40,6 +40,7 @@ from pathlib import Path
 
 import yaml
 
+from keras_scnn.models.backend import start_keras
 from keras_scnn.settings import (
     CommandParser,
     Terminated,
@@ -56,11 +57,11 @@ from keras_scnn.storage import atomic_path
 from keras_scnn.storage.guard import existing_file, reading
 from keras_scnn.storage.outputs import check_out
 from keras_scnn.storage.remote import place
-from keras_scnn.storage.shards import digest
-from keras_scnn.storage.text import open_utf8, read_json, read_plain_yaml, write_json
+from keras_scnn.storage.text import open_utf8, read_json, read_plain_yaml
 from keras_scnn.training.config import TrainConfig
 from keras_scnn.training.digests import content_digest, run_digests
 from keras_scnn.training.recipes import recipe_path
+from keras_scnn.training.release_steps import Steps
 
 STEPS = ("prepare", "train", "assemble", "calibrate")
 PATIENCE = 120.0  # seconds for a stopped command to finish a training step and a checkpoint
@@ -204,47 +205,6 @@ def _check_words(module: str, words: list[str], where: str) -> None:
         raise ValueError(f"{where}: keras-scnn {module} {shlex.join(words)}: {reason}") from None
 
 
-class Steps:
-    """Steps that are skipped if they were done and their inputs and results have not changed.
-
-    Args:
-        folder: for a file per step with the digests of its inputs and result.
-    """
-
-    def __init__(self, folder: Path):
-        self._folder = folder
-
-    def forget(self, name: str) -> None:
-        """Mark a step as not done."""
-        (self._folder / f"{name}.json").unlink(missing_ok=True)
-
-    def do(self, name: str, inputs: dict, result: Path, make: Callable[[], None]) -> None:
-        """Do a step, unless it was done.
-
-        Args:
-            name: of the step.
-            inputs: everything that determines the result, as JSON values.
-            result: file or folder that the step makes.
-            make: makes it.
-
-        Raises:
-            RuntimeError: the result does not exist afterwards.
-        """
-        note, wanted = self._folder / f"{name}.json", digest(inputs)
-        if note.is_file() and result.exists():
-            done = {"inputs": wanted, "result": content_digest(result)}
-            if read_json(note) == done:
-                print(f"--- {name}: done", flush=True)
-                return
-        print(f"--- {name}", flush=True)
-        self.forget(name)  # from now on the result may be incomplete, or of other inputs
-        make()
-        if not result.exists():
-            raise RuntimeError(f"{name} ended without making {result}")
-        self._folder.mkdir(parents=True, exist_ok=True)
-        write_json(note, {"inputs": wanted, "result": content_digest(result)})
-
-
 class Release:
     """Makes the presets of a plan.
 
@@ -304,7 +264,7 @@ class Release:
         """A command's arguments, and digests of the files and folders that they name."""
         named = (Path(part) for word in words for part in folders_of(word.rpartition("=")[2]))
         made = self._work, self._out
-        files = [content_digest(path, made) for path in named if path.exists()]
+        files = [content_digest(path, made, with_times=True) for path in named if path.exists()]
         return {"words": words, "files": files}
 
     def _command(self, module: str, words: list[str], allowed=(0,), environment=None) -> None:
@@ -317,17 +277,22 @@ class Release:
         result = self._work / "records" / name
         inputs = self._inputs(words)
         command = [*words, "--out", str(result)]
-        # Exit status 1: some photos were left out, and listed.
         self._steps.do(
-            f"prepare-{name}", inputs, result, lambda: self._command("prepare", command, (0, 1))
+            f"prepare-{name}",
+            inputs,
+            result,
+            # Exit status 1: some photos were left out, and listed.
+            lambda: self._command("prepare", command, (0, 1)),
+            continues=[result],
         )
 
     def _train(self, name: str, plan: PresetPlan) -> list[Path]:
         """Do the preset's runs; return their folders."""
         runs = self._runs(name, plan)
-        for number, (folder, settings) in enumerate(runs, start=1):
-            self._train_one(f"train-{name}-{number}", folder, settings)
-        return [folder for folder, _ in runs]
+        folders = [folder for folder, _ in runs]
+        for number, (_, settings) in enumerate(runs, start=1):
+            self._train_one(f"train-{name}-{number}", folders[number - 1 :], settings)
+        return folders
 
     def _runs(self, name: str, plan: PresetPlan) -> list[tuple[Path, dict]]:
         """Folder and settings of each run; each starts from the network of the previous one.
@@ -352,7 +317,9 @@ class Release:
             what = f"'{value}': only {{data}} and {{work}} are allowed in braces"
             raise ValueError(what) from None
 
-    def _train_one(self, step: str, folder: Path, settings: dict) -> None:
+    def _train_one(self, step: str, folders: list[Path], settings: dict) -> None:
+        """Do the run of the first folder, from which those of the other folders start."""
+        folder = folders[0]
         path = self._work / "runs" / f"{folder.name}.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
         config = configuration(TrainConfig, settings, step)
@@ -365,6 +332,7 @@ class Release:
             inputs,
             folder / "weights.npz",
             lambda: self._command("train", words, environment=backend),
+            continues=folders,
         )
 
     def _assemble(self, name: str, plan: PresetPlan, runs: list[Path]) -> None:
@@ -433,6 +401,7 @@ def main(arguments: list[str] | None = None) -> None:
     check_out(args.out, "--out")
     release = Release(read_plan(args.plan), args.data, args.work, args.out)
     release.check()
+    start_keras()
     release.make()
 
 

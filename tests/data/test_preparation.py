@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -336,6 +337,22 @@ def test_only_shards_whose_photos_changed_are_made_again(tmp_path, source, label
         changed.write_bytes(content)
     assert [name for name in sorted(after) if after[name] != before[name]] == [sorted(after)[1]]
     assert [i for i in range(len(first)) if (first.images[i] != second.images[i]).any()] == [4]
+
+
+def test_equal_records_keep_their_manifest_whatever_the_command(tmp_path, source, labeling):
+    """Runs and derived records refuse, or are made again, where a manifest's digest differs."""
+    out = tmp_path / "out"
+    made, path = partial(prepare, source, out, labeling, {}, 1), out / "manifest.json"
+    made("first")
+    before = path.read_bytes()
+    made("second")
+    assert path.read_bytes() == before
+    os.utime(source.folder / source.names()[0], (0, 0))
+    made("third")
+    assert path.read_bytes() == before, "a shard was made again, with the same content"
+    path.write_text("{}")
+    made("fourth")
+    assert path.read_bytes() == before.replace(b"first", b"fourth"), "it was damaged"
 
 
 def test_only_shards_whose_labels_changed_are_made_again(tmp_path, source, labeling, monkeypatch):
