@@ -109,7 +109,7 @@ class CfpPhotos(PhotoSource):
         return dict(zip(kept, labels, strict=True))
 
     def _read(self, names: list[str]) -> dict[str, tuple[np.ndarray, FaceBox]]:
-        """Photos and boxes by name; for unreadable photos, and those without a valid box, errors."""
+        """Photos and boxes by name; notes the errors of unreadable photos and invalid boxes."""
         photos = {}
         for name in names:
             try:
