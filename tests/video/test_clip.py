@@ -247,7 +247,9 @@ def test_a_file_that_is_cut_off_within_its_header_is_named(tmp_path):
     path = write_clip(tmp_path / "a.mp4", pictures(2), faststart=True)
     content = path.read_bytes()
     path.write_bytes(content[: content.index(b"stsd")])
-    with pytest.raises(FileError, match=r"a.mp4: its video has no codec that .* was the file cut"):
+    with pytest.raises(
+        FileError, match=r"a.mp4: its video has no readable codec; was the file cut"
+    ):
         open_clip(path)
 
 
