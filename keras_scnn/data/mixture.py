@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_scnn.data.records import FaceRecords, model_digests, part_of
+from keras_scnn.data.records import REQUIRED, FaceRecords, model_digests, part_of
 from keras_scnn.data.remote_records import open_face_records
 from keras_scnn.data.sharded_images import ShardedImages
 from keras_scnn.morphable_model import MorphableModel
@@ -22,7 +22,6 @@ from keras_scnn.storage.outputs import real_path
 from keras_scnn.storage.remote import place
 
 BLENDS = "blends"  # the name of this source of records in ``prepare``
-REQUIRED = ("parameters", "landmarks")
 FILL = {"weight": 1.0, "mirror": -1, "embedding": np.nan, "crop_from_image": np.nan, "name": ""}
 
 
@@ -171,9 +170,9 @@ def join_records(several: Sequence[FaceRecords]) -> tuple[FaceRecords, np.ndarra
     source = np.repeat(np.arange(len(several)), [len(r) for r in several])
     if len(several) == 1:  # copy nothing: labels may be larger than the memory
         return several[0], source
-    arrays = {name: np.concatenate([getattr(r, name) for r in several]) for name in REQUIRED}
     several = _numbered_apart(several)
-    arrays["identity"] = np.concatenate([r.identity for r in several])
+    joined = set(REQUIRED) - {"images"}
+    arrays = {name: np.concatenate([getattr(r, name) for r in several]) for name in joined}
     for name in FILL:
         if any(getattr(r, name) is not None for r in several):
             arrays[name] = _filled(several, name)
