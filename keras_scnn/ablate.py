@@ -16,7 +16,6 @@ from pathlib import Path
 from keras_scnn.models.backend import start_keras
 from keras_scnn.settings import (
     CommandParser,
-    add_options,
     command,
     did_you_mean,
     from_options,
@@ -26,7 +25,7 @@ from keras_scnn.storage.outputs import check_out
 from keras_scnn.storage.text import counted
 from keras_scnn.training.ablation import VARIANTS, ablate, table
 from keras_scnn.training.config import TrainConfig
-from keras_scnn.training.recipes import recipe_names, recipe_path
+from keras_scnn.training.recipes import parse_settings
 
 
 def parse(
@@ -50,17 +49,10 @@ def parse(
     parser.add_argument("--seeds", default="0,1", help="comma-separated, instead of --seed (0,1)")
     names = ",".join(VARIANTS)
     parser.add_argument("--variants", default=names, help=f"comma-separated ({names})")
-    recipes = f"settings that come with the package: {', '.join(recipe_names())}"
-    parser.add_argument("--recipe", metavar="NAME", help=recipes)
-    add_options(parser, TrainConfig)
-    options = parser.parse_args(arguments)
+    options = parse_settings(parser, arguments)
     for name, own in {"run": "out", "seed": "seeds"}.items():
         if hasattr(options, name):  # given here; a file may have those of ``train``
             raise ValueError(f"--{name} is for one run of train; use --{own}")
-    if options.recipe:
-        if options.config:
-            raise ValueError("give one of --config and --recipe")
-        options.config = str(recipe_path(options.recipe))
     words = words_of(options.seeds)
     if not all(word.isdecimal() for word in words) or len(set(map(int, words))) < len(words):
         raise ValueError(f"--seeds is '{options.seeds}'; it must be different numbers, such as 0,1")

@@ -67,6 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _prepare(args: argparse.Namespace, arguments: list[str] | None) -> tuple[dict, str]:
     from keras_scnn.data.labels.fit import Labeling
     from keras_scnn.data.preparation import prepare
+    from keras_scnn.data.records import NoRecordsError
     from keras_scnn.face_models import FACE_MODEL
     from keras_scnn.photos.files import describe_passed_over
 
@@ -85,7 +86,11 @@ def _prepare(args: argparse.Namespace, arguments: list[str] | None) -> tuple[dic
     basis = getattr(source, "basis", None)  # only for 300W-LP
     if basis is not None:
         config["basis_digest"] = basis.digest
-    manifest = prepare(source, args.out, labeling, config, args.workers, command)
+    try:
+        manifest = prepare(source, args.out, labeling, config, args.workers, command)
+    except NoRecordsError as error:
+        _list(args.out / LEFT_OUT, error.left_out)
+        raise
     if args.face_model != "open_face":
         model.save(args.out / FACE_MODEL)
     if basis is not None and args.basis is not None and args.basis.is_dir():

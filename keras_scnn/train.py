@@ -15,9 +15,9 @@ import sys
 from pathlib import Path
 
 from keras_scnn.models.backend import start_keras
-from keras_scnn.settings import SETTINGS, CommandParser, add_options, command, from_options
+from keras_scnn.settings import SETTINGS, CommandParser, command, from_options
 from keras_scnn.training.config import TrainConfig
-from keras_scnn.training.recipes import recipe_names, recipe_path
+from keras_scnn.training.recipes import parse_settings
 
 
 def parse(arguments: list[str] | None) -> TrainConfig:
@@ -28,14 +28,7 @@ def parse(arguments: list[str] | None) -> TrainConfig:
     """
     parser = CommandParser("train", __doc__)
     parser.add_argument("--resume", metavar="RUN", help="run folder to resume, with its settings")
-    recipes = f"settings that come with the package: {', '.join(recipe_names())}"
-    parser.add_argument("--recipe", metavar="NAME", help=recipes)
-    add_options(parser, TrainConfig)
-    options = parser.parse_args(arguments)
-    if sum(map(bool, (options.resume, options.config, options.recipe))) > 1:
-        raise ValueError("give one of --resume, --config and --recipe")
-    if options.recipe:
-        options.config = str(recipe_path(options.recipe))
+    options = parse_settings(parser, arguments, "resume")
     if options.resume:
         if Path(getattr(options, "run", options.resume)) != Path(options.resume):
             raise ValueError(f"--resume continues the run in {options.resume}; leave out --run")

@@ -62,6 +62,25 @@ def test_each_variant_switches_off_its_losses_and_nothing_else():
         assert (result.steps, result.seed, result.run) == (7, 5, str(Path("runs") / f"{variant}-5"))
 
 
+@pytest.mark.parametrize(
+    ("options", "variants"),
+    [
+        (["--recipe", "landmarks"], "regression and contrast"),
+        (["--recipe", "expressions"], "regression and contrast"),
+        (["--feature-weight", "0"], "regression and identity"),
+        (["--feature-weight", "0", "--variants", "both,contrast"], "both and contrast"),
+    ],
+)
+def test_variants_without_a_difference_are_refused_before_training(
+    tmp_path, monkeypatch, capsys, options, variants
+):
+    monkeypatch.setattr("keras_scnn.training.run.train", raise_stopped)
+    assert main([*options, "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert f"variants {variants} have the same settings, since " in error
+    assert "_weight" in error and not (tmp_path / "out").exists()
+
+
 def test_a_summary_is_the_mean_over_seeds_with_their_spread():
     results = [
         {"shape_ratio": 0.6, "intervals": {"shape_ratio": (0.5, 0.7)}},

@@ -50,6 +50,21 @@ def test_a_folder_of_photos_becomes_records(tmp_path, photos, capsys):
     assert 0 < results.landmarks.faces_percent < 30
 
 
+def test_photos_are_listed_too_if_all_are_left_out(tmp_path, capsys):
+    folder, out = tmp_path / "photos", tmp_path / "records"
+    folder.mkdir()
+    for name in ("a.png", "b.png"):
+        (folder / name).write_bytes(b"no photo")
+        write_pts(folder / name.replace("png", "pts"), np.random.default_rng(0).random((68, 2)))
+    assert main(["pts", str(folder), "--out", str(out), "--offsets", "", "--workers", "1"]) == 2
+    with (out / "left_out.csv").open(newline="") as file:
+        rows = list(csv.reader(file))
+    assert [name for name, _ in rows] == ["name", "a.png", "b.png"]
+    error = capsys.readouterr().err
+    assert "left out: b.png: " in error and f"{out}: no records to write: 2 left out" in error
+    assert not (out / "manifest.json").exists()
+
+
 def test_a_photo_whose_name_is_no_utf8_is_listed(tmp_path, photos, capfd):
     name = b"na\xefve.png"
     with open(os.path.join(os.fsencode(tmp_path), name), "wb") as file:

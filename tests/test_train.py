@@ -416,6 +416,6 @@ def test_a_run_stopped_before_its_first_row_is_measured_without_curves(
         add_to_curves(tmp_path, {"step": 2, "loss": 1.5})
     stopped = running.Run(config, None, None, np.arange(5), np.arange(3), None)
     assert running.measure(stopped, RunState(step=2)) == "numbers"
-    drawn = "results.png, curves.png" if has_rows else "results.png"
+    drawn = "results.png, results-curves.png" + ", curves.png" * has_rows
     assert f"plots: {drawn}\nthe folder is a preset" in capsys.readouterr().out
     assert (tmp_path / "curves.png").exists() == has_rows

@@ -67,7 +67,8 @@ def learn(meshes: np.ndarray, targets: np.ndarray, model) -> np.ndarray:
 def aflw_meshes(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """FaceMesh's points (M, 468, 3) and the merged labels (M, 68, 3) of training crops."""
     targets = load_targets(folder)
-    pool = np.flatnonzero(~targets.held_out & (targets.yaw_degrees < MAX_YAW))
+    is_labeled = targets.weight.any(axis=1)
+    pool = np.flatnonzero(~targets.held_out & is_labeled & (targets.yaw_degrees < MAX_YAW))
     detector, mesh, rows = FaceDetector(tiles=False), FaceMesh(), []
     for i in tqdm(np.random.default_rng(0).permutation(pool)[:CROPS]):
         image = read_image(folder / "crops" / str(targets.name[i]))

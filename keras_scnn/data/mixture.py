@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_scnn.data.records import FaceRecords, model_digests, part_of
+from keras_scnn.data.records import REQUIRED, FaceRecords, model_digests, part_of
 from keras_scnn.data.remote_records import open_face_records
 from keras_scnn.data.sharded_images import ShardedImages
 from keras_scnn.morphable_model import MorphableModel
@@ -22,7 +22,6 @@ from keras_scnn.storage.outputs import real_path
 from keras_scnn.storage.remote import place
 
 BLENDS = "blends"  # the name of this source of records in ``prepare``
-REQUIRED = ("parameters", "landmarks")
 FILL = {"weight": 1.0, "mirror": -1, "embedding": np.nan, "crop_from_image": np.nan, "name": ""}
 
 
@@ -118,7 +117,7 @@ def open_mixture(
     if numbers is not None and len(numbers) != len(names):
         raise ValueError(f"{len(numbers)} weights for {len(names)} folders; give one for each")
     _check_different(names)
-    records, source = join_records([open_face_records(n, cache, cache_bytes) for n in names])
+    records, source = join_records([open_face_records(n, cache, cache_bytes) for n in names], names)
     return Mixture(records, source, numbers)
 
 
@@ -142,12 +141,18 @@ def _real(folder: str) -> str:
     return f"{home.protocol}://{posixpath.normpath(home.url.partition('://')[2])}"
 
 
-def join_records(several: Sequence[FaceRecords]) -> tuple[FaceRecords, np.ndarray]:
+def join_records(
+    several: Sequence[FaceRecords], folders: Sequence[str] = ()
+) -> tuple[FaceRecords, np.ndarray]:
     """Concatenate records; sharded images are not copied.
 
     People are renumbered, so that those of different folders are different people. Arrays that
     only some records have are filled for the others: weights with 1, mirror images with -1, names
     with '', other arrays with NaN.
+
+    Args:
+        several: the records.
+        folders: of each, for messages; () to number them.
 
     Returns:
         the joined records, and the index of each photo's folder, (n,) int64, which
@@ -157,23 +162,13 @@ def join_records(several: Sequence[FaceRecords]) -> tuple[FaceRecords, np.ndarra
         ValueError: the records differ in face model, crop size, number of parameters, landmark
             offsets, or the size of an optional array.
     """
-    kinds: dict[str, set] = {
-        "face models": {r.face_model for r in several},
-        "face models of one name": set().union(*(model_digests(r.config) for r in several)) or {""},
-        "crop sizes": {r.images.shape[1:] for r in several},
-        "numbers of parameters": {r.parameters.shape[1] for r in several},
-        "landmark offsets": {str(r.config.get("landmark_offsets")) for r in several},
-    }
-    for what, values in kinds.items():
-        if len(values) != 1:
-            shown = sorted(str(one)[:80] for one in values)
-            raise ValueError(f"records of different {what} cannot be joined: {shown}")
+    _check_alike(several, folders)
     source = np.repeat(np.arange(len(several)), [len(r) for r in several])
     if len(several) == 1:  # copy nothing: labels may be larger than the memory
         return several[0], source
-    arrays = {name: np.concatenate([getattr(r, name) for r in several]) for name in REQUIRED}
     several = _numbered_apart(several)
-    arrays["identity"] = np.concatenate([r.identity for r in several])
+    joined = set(REQUIRED) - {"images"}
+    arrays = {name: np.concatenate([getattr(r, name) for r in several]) for name in joined}
     for name in FILL:
         if any(getattr(r, name) is not None for r in several):
             arrays[name] = _filled(several, name)
@@ -182,6 +177,28 @@ def join_records(several: Sequence[FaceRecords]) -> tuple[FaceRecords, np.ndarra
     if "landmark_offsets" in several[0].config:
         config["landmark_offsets"] = several[0].config["landmark_offsets"]
     return FaceRecords(images, face_model=several[0].face_model, config=config, **arrays), source
+
+
+def _check_alike(several: Sequence[FaceRecords], folders: Sequence[str]) -> None:
+    """Raise a ValueError that names two folders whose records cannot be joined."""
+    kinds: dict[str, list] = {
+        "face models": [r.face_model for r in several],
+        "face models of one name": [model_digests(r.config) or None for r in several],
+        "crop sizes": [r.images.shape[1:] for r in several],
+        "numbers of parameters": [r.parameters.shape[1] for r in several],
+        "landmark offsets": [str(r.config.get("landmark_offsets")) for r in several],
+    }
+    for what, values in kinds.items():
+        known = [i for i, value in enumerate(values) if value is not None]
+        odd = [i for i in known if values[i] != values[known[0]]]
+        if not odd:
+            continue
+        pair = known[0], odd[0]
+        named = " and ".join(folders[i] if folders else f"number {i}" for i in pair)
+        details = ": " + " and ".join(str(values[i]) for i in pair)
+        if what == "landmark offsets":  # 68 rows of numbers each
+            details = "; prepare both with the same --offsets"
+        raise ValueError(f"{named}: records of different {what} cannot be joined{details}")
 
 
 def _numbered_apart(several: Sequence[FaceRecords]) -> list[FaceRecords]:

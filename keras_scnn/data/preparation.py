@@ -93,8 +93,9 @@ def prepare(
         the manifest: ``count``, ``left_out`` (reasons by photo), and more.
 
     Raises:
-        ValueError: the folder has records of other photos or settings, all photos were left out, or
-            the number of workers is invalid.
+        NoRecordsError: all photos were left out.
+        ValueError: the folder has records of other photos or settings, or the number of workers is
+            invalid.
         OSError: another run writes to the folder.
         FileNotFoundError: the recognizer of ``labeling`` is not installed.
     """

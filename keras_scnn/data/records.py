@@ -49,6 +49,15 @@ CHECK_BLOCK = 1 << 24
 CHUNK = 4096  # photos whose angles are computed at once
 
 
+class NoRecordsError(ValueError):
+    """All photos were left out; ``left_out`` has the reasons by name."""
+
+    def __init__(self, folder: Path, left_out: dict[str, str]):
+        first = "".join(f"; the first: {why}" for why in [*left_out.values()][:1])
+        super().__init__(f"{folder}: no records to write: {len(left_out)} left out{first}")
+        self.left_out = left_out
+
+
 @dataclass(frozen=True, eq=False)
 class FaceRecords:
     """n crops with their labels.
@@ -298,7 +307,8 @@ def finish_records(folder: Path, shards: int, face_model: str, config: dict) -> 
     """Write the manifest of a folder whose shards 0 to ``shards`` - 1 are complete; return it.
 
     Raises:
-        ValueError: a shard is missing or damaged, or all photos were left out.
+        NoRecordsError: all photos were left out.
+        ValueError: a shard is missing or damaged.
     """
     entries = {}
     for number in range(shards):
@@ -309,8 +319,7 @@ def finish_records(folder: Path, shards: int, face_model: str, config: dict) -> 
     counts = {name: entry["count"] for name, entry in entries.items() if entry["count"]}
     left_out = {n: why for entry in entries.values() for n, why in entry["left_out"].items()}
     if not counts:
-        first = "".join(f"; the first: {why}" for why in [*left_out.values()][:1])
-        raise ValueError(f"{folder}: no records to write: {len(left_out)} left out{first}")
+        raise NoRecordsError(folder, left_out)
     manifest = {
         "format": FORMAT,
         "version": VERSION,

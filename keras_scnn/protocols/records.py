@@ -120,7 +120,7 @@ def evaluate_records(
         calibration=calibration,
         intervals=intervals,
         curves=curves | {"reliability": reliable},
-        notes=_notes(records, resamples),
+        notes=_notes(records, pairs, resamples),
     )
 
 
@@ -242,13 +242,16 @@ def check_records(preset: Preset, records: FaceRecords) -> None:
         )
 
 
-def _notes(records: FaceRecords, resamples: int) -> tuple[str, ...]:
+def _notes(records: FaceRecords, pairs: Pairs | None, resamples: int) -> tuple[str, ...]:
     people = len(np.unique(records.identity))
+    compared = (
+        f"{VERIFICATION_PAIRS} pairs drawn, half of one person, or all there are; 10 folds, or "
+        "as many as there are pairs of a kind; shapes by the root mean square distance of the "
+        "neutral vertices"
+    )
     return (
         f"face records: {counted(len(records), 'photo')} of {counted(people, 'person')}, landmark "
         "errors in % of the landmarks' box",
-        f"{VERIFICATION_PAIRS} pairs drawn, half of one person, or all there are; 10 folds, or "
-        "as many as there are pairs of a kind; shapes by the root mean square distance of the "
-        "neutral vertices",
+        "no photos are compared, since nobody has two" if pairs is None else compared,
         *bootstrap_note(resamples),
     )

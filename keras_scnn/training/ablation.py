@@ -70,13 +70,14 @@ def ablate(
         for each variant, a ``Measure`` for each name in ``MEASURES`` that all its runs have.
 
     Raises:
-        ValueError: the settings ask for several hosts.
+        ValueError: the settings ask for several hosts, or two variants have the same settings.
     """
+    if config.hosts > 1:
+        raise ValueError(f"hosts is {config.hosts}; an ablation trains on one host")
+    check_different(config, variants)
     from keras_scnn.evaluation.plots import plot_variants
     from keras_scnn.training.run import train  # starts Keras
 
-    if config.hosts > 1:
-        raise ValueError(f"hosts is {config.hosts}; an ablation trains on one host")
     measures = {}
     for name in variants:
         results = []
@@ -92,6 +93,22 @@ def ablate(
         (aside / NUMBERS).write_text(json_text(content))
         plot_variants(written, MEASURES, aside / PICTURE)
     return measures
+
+
+def check_different(config: TrainConfig, variants: tuple[str, ...]) -> None:
+    """Raise a ValueError if two variants have the same settings, so they would be one network."""
+    for i, name in enumerate(variants):
+        for other in variants[:i]:
+            if _values(config, name) == _values(config, other):
+                apart = sorted(set(VARIANTS[name]) ^ set(VARIANTS[other]))
+                raise ValueError(
+                    f"variants {other} and {name} have the same settings, since "
+                    f"{', '.join(apart)} are 0; give one of these, or leave a variant out"
+                )
+
+
+def _values(config: TrainConfig, variant: str) -> dict[str, Any]:
+    return dataclasses.asdict(settings_of(config, Path(), variant, 0)) | {"run": ""}
 
 
 def settings_of(config: TrainConfig, folder: Path, variant: str, seed: int) -> TrainConfig:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
-from keras_scnn.settings import did_you_mean
+from keras_scnn.settings import CommandParser, add_options, did_you_mean, flag
+from keras_scnn.training.config import TrainConfig
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 
@@ -27,3 +29,33 @@ def recipe_path(name: str) -> Path:
             "pass a file with --config"
         )
     return RECIPES / f"{name}.yaml"
+
+
+def parse_settings(
+    parser: CommandParser, arguments: list[str] | None, *others: str
+) -> argparse.Namespace:
+    """Parse a command line with an option per setting of a training run, --config and --recipe.
+
+    Args:
+        parser: with the command's own options.
+        arguments: as on the command line.
+        others: names of the command's own options that exclude --config and --recipe.
+
+    Returns:
+        the options for ``settings.from_options``; ``config`` is the file of the recipe, if given.
+
+    Raises:
+        FileNotFoundError: no recipe of that name.
+        ValueError: several of the options that exclude each other are given.
+    """
+    recipes = f"settings that come with the package: {', '.join(recipe_names())}"
+    parser.add_argument("--recipe", metavar="NAME", help=recipes)
+    add_options(parser, TrainConfig)
+    options = parser.parse_args(arguments)
+    names = [*others, "config", "recipe"]
+    if sum(bool(getattr(options, name)) for name in names) > 1:
+        *first, last = map(flag, names)
+        raise ValueError(f"give one of {', '.join(first)} and {last}")
+    if options.recipe:
+        options.config = str(recipe_path(options.recipe))
+    return options

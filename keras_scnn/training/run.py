@@ -211,7 +211,7 @@ def measure(run: Run, state: RunState) -> RecordResults:
     results = evaluate_records(preset, run.measured)
     title = f"{folder.name}: {len(run.unseen)} photos of people never trained on"
     write_results(results, folder, "results", title)
-    drawn = "results.png"
+    drawn = "results.png, results-curves.png"
     if has_curves(folder):  # not if it was stopped before the first row
         plot_curves(read_curves(folder), folder / "curves.png")
         drawn += ", curves.png"

@@ -46,8 +46,11 @@ def run_table(folder: Path, preset: Preset, records: FaceRecords, results: Recor
         folder: of the run, see ``read_before``.
         preset: the trained network. results: of the trained network on the records.
     """
-    trained = {"trained": numbers(results), "training mean, chance": baseline(preset, records)}
-    return summary_table(read_before(folder) | trained)
+    trained = numbers(results)
+    measured = {path for path, value in trained.items() if not math.isnan(value)}
+    lowest = {p: value for p, value in baseline(preset, records).items() if p in measured}
+    columns = {"trained": trained, "training mean, chance": lowest}
+    return summary_table(read_before(folder) | columns)
 
 
 def ending(state: RunState, steps: int, minutes: float) -> str:

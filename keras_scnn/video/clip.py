@@ -299,6 +299,10 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
         if not streams:
             kinds = sorted({s.type for s in container.streams}) or ["nothing"]
             raise ValueError(f"{path}: no video in it, only {' and '.join(kinds)}")
+        if streams[0].codec_context is None:
+            raise FileError(
+                f"{path}: its video has no readable codec; was the file cut off, or damaged?"
+            )
         _check_pixels(path, streams[0])
         streams[0].codec_context.thread_count = 1  # there is a worker process per core
         yield container, streams[0]

@@ -160,6 +160,18 @@ def test_records_that_do_not_fit_are_refused(one, two, change, message):
         join_records([one, dataclasses.replace(two, **change)])
 
 
+def test_folders_prepared_with_other_offsets_are_named(tmp_path, one, two):
+    """Before, the message was two rows of raw offsets."""
+    for name, records, offset in (("a", one, 0), ("b", one, 0), ("c", two, 1)):
+        config = {"landmark_offsets": [[offset] * 3] * 68}
+        save_records(tmp_path / name, dataclasses.replace(records, config=config))
+    folders = [str(tmp_path / name) for name in "abc"]
+    with pytest.raises(ValueError, match="landmark offsets") as caught:
+        open_mixture(",".join(folders))
+    message = "records of different landmark offsets cannot be joined; prepare both with the same"
+    assert str(caught.value) == f"{folders[0]} and {folders[2]}: {message} --offsets"
+
+
 def test_the_authors_pair_a_person_with_the_mirror_image_but_hold_both_out(tmp_path):
     """Twenty people and the mirror image of each, four photos a person, beside other people."""
     person = np.repeat(np.arange(40), 4)

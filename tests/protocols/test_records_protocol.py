@@ -20,6 +20,7 @@ from keras_scnn.protocols.records import (
     without_mirror_pairs,
 )
 from keras_scnn.training.run import check_held_out
+from keras_scnn.training.summary import run_table
 
 
 @pytest.fixture
@@ -146,6 +147,19 @@ def test_landmarks_without_a_label_are_those_of_the_parameters(color_preset, sym
     assert numbers(result) == pytest.approx(numbers(of_all), rel=1e-5, nan_ok=True)
     expected, lowest = (baseline(color_preset, records) for records in (symmetric, partial))
     assert lowest == pytest.approx(expected, rel=1e-5, nan_ok=True)
+
+
+def test_records_without_pairs_have_no_numbers_of_comparisons(color_preset, symmetric, tmp_path):
+    """Before, the table of a run had rows of chance level only, and the notes 4000 pairs."""
+    single = some_rows(symmetric, np.arange(0, 48, PHOTOS))
+    for records, is_compared in ((symmetric, True), (single, False)):
+        results = evaluate_records(color_preset, records, resamples=0)
+        table = run_table(tmp_path, color_preset, records, results)
+        assert ("same person?" in table, "distance within / between" in table) == (is_compared,) * 2
+        assert "neutral shape, error" in table
+        assert any("4000 pairs drawn" in note for note in results.notes) == is_compared
+        no_pairs = "no photos are compared, since nobody has two"
+        assert (no_pairs in results.notes) == (not is_compared)
 
 
 def test_retrieval_takes_a_mirror_image_for_no_stranger(color_preset, symmetric):

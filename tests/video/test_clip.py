@@ -242,6 +242,17 @@ def test_a_file_that_is_cut_off_gives_what_is_there_and_says_what_is_missing(tmp
     assert len(list(clip.frames())) >= len(clip) - 1
 
 
+def test_a_file_that_is_cut_off_within_its_header_is_named(tmp_path):
+    """Before the codec's description (stsd: ISO/IEC 14496-12, 8.5.2)."""
+    path = write_clip(tmp_path / "a.mp4", pictures(2), faststart=True)
+    content = path.read_bytes()
+    path.write_bytes(content[: content.index(b"stsd")])
+    with pytest.raises(
+        FileError, match=r"a.mp4: its video has no readable codec; was the file cut"
+    ):
+        open_clip(path)
+
+
 def test_damaged_frames_are_left_out_and_the_rest_keeps_its_numbers(tmp_path):
     rng = np.random.default_rng(0)
     images = [np.uint8(i * 7 + rng.integers(0, 20, (48, 80, 3))) for i in range(30)]

@@ -24,7 +24,7 @@ from keras_scnn.data.sources.choices import AFLW_PARTS
 from keras_scnn.geometry.landmark_sites import site_offset
 from keras_scnn.geometry.landmarks68 import JAW, OPENINGS
 from keras_scnn.storage.arrays import read_arrays
-from keras_scnn.storage.guard import reading
+from keras_scnn.storage.guard import FileError, reading
 
 CROP_SIZE = 120
 
@@ -57,10 +57,10 @@ class AflwTargets:
     Attributes:
         name: (N,) file names in ``crops/``.
         landmarks: (N, 68, 3) float32, crop px (pixel centers at integers), z towards the viewer
-            with mean 0.
+            with mean 0; NaN for a crop whose labels by the teacher are not finite.
         yaw_degrees: (N,) float32, the absolute value of AFLW's yaw, which is noisy.
         held_out: (N,) bool, True for validation: one photo in 20, with all its faces.
-        weight: (N, 68) float32, 0 to 1: reliability of x and y.
+        weight: (N, 68) float32, 0 to 1: reliability of x and y; 0 where the landmarks are NaN.
     """
 
     name: np.ndarray
@@ -91,12 +91,15 @@ def _targets(labels: dict[str, np.ndarray]) -> AflwTargets:
     teacher[..., :2] += TEACHER_SHIFT_PX
     share = _hand_share(labels)
     camera = _image_from_face(labels["teacher_bfm62"])
-    landmarks = _merge(teacher, camera, labels, share, ~held_out)
+    is_lost = ~(np.isfinite(teacher).all(axis=(1, 2)) & np.isfinite(camera).all(axis=(1, 2)))
+    landmarks = _merge(teacher, camera, labels, share, ~held_out & ~is_lost)
+    landmarks[is_lost] = np.nan
     landmarks[..., 2] -= landmarks[..., 2].mean(axis=1, keepdims=True)
     yaw = np.abs(labels["yaw_degrees"])
     trust = np.minimum(share / HAND_WEIGHT, 1)
     weight = TEACHER_TRUST + (1 - TEACHER_TRUST) * trust
     weight[:, OPENINGS] = np.maximum(LID_TRUST, share[:, OPENINGS])
+    weight[is_lost] = 0
     return AflwTargets(
         labels["name"], landmarks.astype(np.float32), yaw, held_out, weight.astype(np.float32)
     )
@@ -111,8 +114,8 @@ def read_labels(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is damaged, an array is missing or has another shape or type, or a photo is
-            listed twice.
+        ValueError: it is damaged, an array is missing or has another shape or type, or it lists no
+            photo, or one twice.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; give the folder of the photos")
@@ -122,9 +125,11 @@ def read_labels(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.
         shape = labels[key].shape if key in labels else "missing"
         if shape != (count, *rest):
             raise ValueError(f"{path}: {key} is {shape}; expected {(count, *rest)}")
-        if (labels[key].dtype.kind == "U") != (key == "name"):
-            kind = "text" if key == "name" else "numbers"
+        kind, codes = ("text", "U") if key == "name" else ("numbers", "biuf")
+        if labels[key].dtype.kind not in codes:
             raise ValueError(f"{path}: {key} has the dtype {labels[key].dtype}; expected {kind}")
+    if not count:
+        raise ValueError(f"{path}: lists no photo")
     names, times = np.unique(labels["name"], return_counts=True)
     if (times > 1).any():
         raise ValueError(f"{path}: {names[times.argmax()]} is listed {times.max()} times")
@@ -140,6 +145,8 @@ def _image_from_face(teacher_parameters: np.ndarray) -> np.ndarray:
 def _hand_weight(labels: dict[str, np.ndarray]) -> np.ndarray:
     """(N, 68) reliability of the hand-made points: 1 visible, 0.5 estimated, 0 missing."""
     visibility = labels["visibility68"]
+    if visibility.dtype.kind not in "iu":
+        raise ValueError(f"visibility68 has the dtype {visibility.dtype}; expected integers")
     if (odd := np.flatnonzero(~np.isin(visibility, (0, 1, 2)).all(axis=1))).size:
         raise ValueError(f"{labels['name'][odd[0]]} has a visibility68 that is not 0, 1 or 2")
     weight = np.array([0.0, 0.5, 1.0])[visibility]
@@ -207,10 +214,19 @@ class AflwCrops(PhotoSource):
         return name
 
     def load(self, name: str) -> LabeledPhoto:
-        """Labels of one crop, whose box is the whole image."""
+        """Labels of one crop, whose box is the whole image.
+
+        Raises:
+            FileNotFoundError: no crop of this name.
+            ValueError: its labels by the teacher are not finite.
+        """
         image, row = self.folder / name, self._rows.get(name)
         if row is None or not image.is_file():
             raise FileNotFoundError(f"{image}: no such crop, or labels.npz has no row of it")
+        if np.isnan(self._targets.landmarks[row]).any():
+            raise FileError(
+                f"{image}: in labels.npz, its teacher_landmarks68 or teacher_bfm62 is not finite"
+            )
         return LabeledPhoto(
             name=name,
             person=name,

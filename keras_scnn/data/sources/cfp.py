@@ -12,9 +12,10 @@ landmark, is subtracted before both are averaged.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from tqdm import tqdm
 
 from keras_scnn.data.photo_source import LabeledPhoto, PhotoSource
 from keras_scnn.data.sources.aflw import HAND_WEIGHT, LID_TRUST, read_labels
+from keras_scnn.geometry.crops import check_crop_box
 from keras_scnn.geometry.landmark_sites import site_offset
 from keras_scnn.geometry.landmarks68 import JAW, OPENINGS, with_lids_in_order
 from keras_scnn.io import read_image
@@ -107,12 +109,15 @@ class CfpPhotos(PhotoSource):
         return dict(zip(kept, labels, strict=True))
 
     def _read(self, names: list[str]) -> dict[str, tuple[np.ndarray, FaceBox]]:
-        """Photos and boxes by name; for unreadable photos, and those without a box, the errors."""
+        """Photos and boxes by name; notes the errors of unreadable photos and invalid boxes."""
         photos = {}
         for name in names:
             try:
                 box = self._box(name)
-                photos[name] = read_image(self.folder / name), box
+                image = read_image(self.folder / name)
+                with self._of_labels(name):
+                    check_crop_box(box.as_array(), image.shape)
+                photos[name] = image, box
             except (OSError, ValueError) as error:
                 # Errors lose their cause between processes, so the type has to show whose fault
                 # it is.
@@ -121,8 +126,14 @@ class CfpPhotos(PhotoSource):
         return photos
 
     def _box(self, name: str) -> FaceBox:
-        try:
+        with self._of_labels(name):
             return box_of_half(self._hand[name], is_profile(name))
+
+    @contextlib.contextmanager
+    def _of_labels(self, name: str) -> Iterator[None]:
+        """Errors in the labels of a photo name the photo and the file."""
+        try:
+            yield
         except ValueError as error:
             raise FileError(f"{self.folder / name}: in labels.npz, {error}") from error
 

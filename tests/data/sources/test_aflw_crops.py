@@ -12,6 +12,7 @@ from keras_scnn.data.sources.aflw import (
     load_targets,
 )
 from keras_scnn.geometry.landmarks68 import OPENINGS
+from keras_scnn.storage.guard import FileError
 
 COUNT = 44
 
@@ -154,6 +155,41 @@ def test_missing_and_damaged_files_are_named(tmp_path):
     for name in ("crops/image00003_1.jpg", "crops/stranger.jpg"):
         with pytest.raises(FileNotFoundError, match="no such crop"):
             AflwCrops(tmp_path).load(name)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize(
+    ("array", "place"), [("teacher_landmarks68", (7, 3, 2)), ("teacher_bfm62", 7)]
+)
+def test_a_crop_whose_teacher_labels_are_not_finite_is_left_out_alone(
+    tmp_path, array, place, value
+):
+    """Before: "SVD did not converge in Linear Least Squares", without a name."""
+    broken = labels()[array]
+    broken[place] = value
+    source = AflwCrops(write(tmp_path, **{array: broken}))
+    targets, sound = load_targets(tmp_path), np.arange(COUNT) != 7
+    np.testing.assert_array_equal(np.isfinite(targets.landmarks).all(axis=(1, 2)), sound)
+    np.testing.assert_array_equal((targets.weight > 0).all(axis=1), sound)
+    assert not targets.weight[7].any()
+    names = source.names()
+    assert np.isfinite(source.load(names[6]).landmarks).all()
+    with pytest.raises(FileError, match=f"^{tmp_path / names[7]}: in labels.npz, its teacher_"):
+        source.load(names[7])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"visibility68": np.ones((COUNT, 68))}, "visibility68 has the dtype float64; expected in"),
+        ({"visibility68": np.ones((COUNT, 68), bool)}, "visibility68 has the dtype bool; expected"),
+        ({"yaw_degrees": np.zeros(COUNT, complex)}, "yaw_degrees has the dtype complex128; expect"),
+        ({n: a[:0] for n, a in labels().items()}, "lists no photo"),
+    ],
+)
+def test_labels_of_a_wrong_type_or_none_are_named(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=rf"labels\.npz: .*{message}"):
+        load_targets(write(tmp_path, **changes))
 
 
 def test_the_real_crops_are_read(shared_data):

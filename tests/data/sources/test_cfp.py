@@ -16,6 +16,7 @@ from keras_scnn.data.sources.cfp import (
     merge,
 )
 from keras_scnn.io import write_image
+from keras_scnn.photos.cropping import crop_face
 from keras_scnn.storage.guard import FileError, reading
 from keras_scnn.storage.shards import Failures
 
@@ -164,3 +165,26 @@ def test_photos_without_landmarks_for_a_box_are_left_out_by_name(tmp_path, monke
     for name, message in ((names[1], "two landmarks .* 0 given"), (names[2], "of the midline")):
         with pytest.raises(FileError, match=f"^{tmp_path / name}: in labels.npz, .*{message}"):
             source.load(name)
+
+
+def test_a_photo_whose_box_is_far_wider_than_it_is_left_out_alone(tmp_path, monkeypatch):
+    """Before, such a row of labels.npz ended the preparation, without the photo's name."""
+    names = ["1/frontal_01.jpg", "1/frontal_02.jpg"]
+    points = np.tile(half(np.random.default_rng(0).uniform(20, 100, (68, 2))), (2, 1, 1))
+    points[1] *= 1000
+    np.savez(tmp_path / "labels.npz", name=np.array(names), landmarks68=points)
+    (tmp_path / "1").mkdir()
+    for name in names:
+        write_image(tmp_path / name, np.zeros((120, 120, 3), np.uint8))
+
+    def predict(images, boxes):
+        for image, box in zip(images, boxes, strict=True):
+            crop_face(image, box)
+        return np.full((len(images), 68, 3), 50.0), np.tile(np.eye(2, 3), (len(images), 1, 1))
+
+    monkeypatch.setattr(cfp, "predict_landmarks", predict)
+    source = CfpPhotos(tmp_path)
+    assert np.isfinite(source.load(names[0]).landmarks[:, :2]).all()
+    message = f"^{tmp_path / names[1]}: in labels.npz, box is .* px wide, the photo only 120"
+    with pytest.raises(FileError, match=message):
+        source.load(names[1])
