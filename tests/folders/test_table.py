@@ -71,7 +71,9 @@ def test_columns_are_those_of_the_faces_one_by_one(faces):
     np.testing.assert_allclose(table["translation"], [[90, 80], [20, 30], [5, 6]])
     np.testing.assert_array_equal(table["features"], np.eye(3, 4))
     for i, face in enumerate(faces):
-        np.testing.assert_allclose(table["landmarks"][i], face.landmarks.ravel(), rtol=1e-6)
+        # float32 vertices of 64 to 128 mm are 8e-6 mm apart
+        expected = face.landmarks.ravel()
+        np.testing.assert_allclose(table["landmarks"][i], expected, rtol=0, atol=1e-5)
         np.testing.assert_array_equal(table["image_from_model"][i], face.parameters.pose.ravel())
         np.testing.assert_array_equal(table["box"][i], face.box.as_array())
         assert (table["score"][i], table["quality"][i]) == (0.8, face.quality)
