@@ -76,10 +76,10 @@ def main(arguments: list[str] | None = None) -> None:
     config, folder, seeds, variants = parse(arguments)
     check_out(folder)
     start_keras()
-    measures = ablate(config, folder, seeds, variants)
+    measures, constant = ablate(config, folder, seeds, variants)
     count = counted(len(seeds), "seed")
     print(f"mean of {count} [95 % interval over people] ± half of the seeds' spread")
-    print(table(measures))
+    print(table(measures, constant))
     print(f"written: {folder}/ablation.json, ablation.png")
 
 

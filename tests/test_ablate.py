@@ -4,15 +4,18 @@ import json
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 from tiny_encoder import STAND_IN
 
 from keras_scnn.ablate import main
+from keras_scnn.evaluation.plots import plot_variants
 from keras_scnn.training.ablation import (
     CONTRAST,
     IDENTITY,
     MEASURES,
     VARIANTS,
     ablate,
+    mean_constant,
     settings_of,
     summary,
     table,
@@ -35,7 +38,8 @@ def test_variants_are_trained_and_compared(
     places = ["--out", str(out), "--cache", str(tmp_path), "--seeds", "3"]
     places += ["--variants", "regression,both"]
     assert main([*TINY, *places]) == 0
-    results_of = json.loads((out / "ablation.json").read_text())["found"]
+    written = json.loads((out / "ablation.json").read_text())
+    results_of = written["found"]
     assert list(results_of) == ["regression", "both"]
     for variant, measures in results_of.items():
         assert set(measures) == set(MEASURES)
@@ -47,7 +51,12 @@ def test_variants_are_trained_and_compared(
                 [value, *ends], nan_ok=True
             )
             assert measure["spread"] == 0
-    assert "verification by feature, %" in capsys.readouterr().out
+        constant = json.loads((out / f"{variant}-3" / "constant.json").read_text())
+        assert written["constant"] == {path: constant[path] for path in MEASURES}
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.endswith("  training mean, chance") for line in lines)
+    (row,) = (line for line in lines if line.startswith("verification by feature, %"))
+    assert row.endswith("  50.00")
     assert (out / "ablation.png").stat().st_size > 1000
 
 
@@ -89,9 +98,29 @@ def test_a_summary_is_the_mean_over_seeds_with_their_spread():
     (measure,) = summary(results).values()
     values = (measure.mean, measure.low, measure.high, measure.spread)
     assert values == pytest.approx((0.7, 0.55, 0.85, 0.2))
-    lines = table({"both": summary(results)}).splitlines()
+    lines = table({"both": summary(results)}, {"shape_ratio": 1.0}).splitlines()
     (row,) = [line for line in lines if line.startswith("distance within")]
-    assert row.endswith("0.70 [0.55, 0.85] ±0.10")
+    assert row.endswith("0.70 [0.55, 0.85] ±0.10  1.00")
+
+
+def test_the_constant_of_an_ablation_is_the_mean_over_its_runs():
+    """Rendered people differ by seed; a measure that one run lacks is left out."""
+    runs = [{"shape_ratio": 1.0, "pose.mean_degrees": 20.0}, {"pose.mean_degrees": 25.0, "x": 1.0}]
+    assert mean_constant(runs) == {"pose.mean_degrees": 22.5}
+
+
+def test_the_picture_has_a_dashed_line_where_a_constant_prediction_is(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    names = ("shape.relative", "shape_ratio")
+    variants = {"both": {name: {"mean": 0.5, "low": 0.4, "high": 0.6} for name in names}}
+    plot_variants(variants, MEASURES, tmp_path / "a.png", {"shape_ratio": 1.25})
+    dashed = [
+        [line.get_ydata() for line in axis.lines if line.get_linestyle() == "--"]
+        for axis in drawn[0].axes
+    ]
+    assert (dashed[0], *map(list, dashed[1])) == ([], [1.25, 1.25])
+    assert "dashed: training mean, chance" in drawn[0].get_suptitle()
 
 
 @dataclasses.dataclass
@@ -104,7 +133,8 @@ def test_numbers_of_an_ablation_are_strict_json(tmp_path, monkeypatch):
     found = Found(0.5, {})  # no interval was measured
     monkeypatch.setattr("keras_scnn.training.run.train", lambda config: found)
     monkeypatch.setattr(
-        "keras_scnn.evaluation.plots.plot_variants", lambda variants, titles, path: path.touch()
+        "keras_scnn.evaluation.plots.plot_variants",
+        lambda variants, titles, path, constant: path.touch(),
     )
     ablate(TrainConfig(), tmp_path, (0,), ("both",))
     odd = []

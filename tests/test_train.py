@@ -28,6 +28,7 @@ from keras_scnn.training.groups import GroupMode
 from keras_scnn.training.pairs import PairMode
 from keras_scnn.training.records import open_records
 from keras_scnn.training.run import train
+from keras_scnn.training.summary import read_constant
 
 pytest.importorskip("tensorflow")
 
@@ -102,8 +103,10 @@ def test_a_run_prints_a_short_table_and_writes_the_long_one(run_and_output, cach
     _, unseen = split_people(records.identity, TINY["held_out"], records.mirror)
     measured = part_of(records, unseen)  # all columns are of the held-out photos
     assert len(measured) == results.shape.n_faces < len(records)
-    constant = baseline(load_preset(folder), measured)["shape.vertex_mm"]
-    assert float(shape[7]) == pytest.approx(constant, abs=0.006)
+    constant = baseline(load_preset(folder), measured)
+    assert float(shape[7]) == pytest.approx(constant["shape.vertex_mm"], abs=0.006)
+    finite = {name: value for name, value in constant.items() if np.isfinite(value)}
+    assert read_constant(folder) == pytest.approx(finite) and len(finite) > 20
     assert "retrieval by shape, rank 1" in (folder / "results.txt").read_text()
     assert not any("retrieval" in line for line in lines)
 
@@ -415,7 +418,8 @@ def test_a_run_stopped_before_its_first_row_is_measured_without_curves(
 ):
     for name in ("finished_preset", "evaluate_records", "write_results"):
         monkeypatch.setattr(running, name, lambda *_: "numbers")
-    monkeypatch.setattr(running, "run_table", lambda *_: "a table")
+    for name in ("measure_constant", "run_table"):
+        monkeypatch.setattr(running, name, lambda *_: "a table")
     config = TrainConfig(run=str(tmp_path), steps=4)
     if has_rows:
         add_to_curves(tmp_path, {"step": 2, "loss": 1.5})

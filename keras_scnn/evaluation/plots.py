@@ -257,7 +257,10 @@ def plot_curves(curves: dict[str, np.ndarray], path: str | os.PathLike) -> None:
 
 
 def plot_variants(
-    variants: dict[str, dict], measures: dict[str, str], path: str | os.PathLike
+    variants: dict[str, dict],
+    measures: dict[str, str],
+    path: str | os.PathLike,
+    constant: dict[str, float] | None = None,
 ) -> None:
     """Plot each measure of several variants, with its interval, and save the figure.
 
@@ -265,9 +268,11 @@ def plot_variants(
         variants: by variant and then by measure: 'mean', 'low' and 'high'.
         measures: titles by measure; measures that no variant has are left out.
         path: of the image file.
+        constant: measures of a constant prediction, by name, drawn as dashed lines.
     """
     drawn = [name for name in measures if any(name in part for part in variants.values())]
-    figure, axes = _figure(len(drawn), "", width=2.6)
+    title = "dashed: training mean, chance" if constant else ""
+    figure, axes = _figure(len(drawn), title, width=2.6)
     for axis, name in zip(axes, drawn, strict=True):
         having = {variant: part[name] for variant, part in variants.items() if name in part}
         mean, low, high = (
@@ -275,6 +280,8 @@ def plot_variants(
         )
         reach = _reach(mean, low, high)
         axis.errorbar(list(having), mean, yerr=reach, fmt="o", color=DARK, ecolor="gray", capsize=3)
+        if constant and name in constant:
+            axis.axhline(constant[name], color="gray", linestyle="--", linewidth=1)
         axis.set_title(measures[name].replace(", ", ",\n"), fontsize=8)
         axis.tick_params(labelsize=7)
         axis.margins(x=0.15)

@@ -56,8 +56,8 @@ def ablate(
     folder: Path,
     seeds: tuple[int, ...],
     variants: tuple[str, ...] = tuple(VARIANTS),
-) -> dict[str, dict]:
-    """Train and measure variants.
+) -> tuple[dict[str, dict[str, Measure]], dict[str, float]]:
+    """Train and measure variants, and measure a constant prediction.
 
     Args:
         config: settings of the run with all losses; its run and seed are not used.
@@ -67,7 +67,9 @@ def ablate(
         variants: names in ``VARIANTS``.
 
     Returns:
-        for each variant, a ``Measure`` for each name in ``MEASURES`` that all its runs have.
+        for each variant, a ``Measure`` for each name in ``MEASURES`` that all its runs have; and
+        these measures of a constant prediction (``protocols.records.baseline``), the mean over the
+        runs, by name.
 
     Raises:
         ValueError: the settings ask for several hosts, or two variants have the same settings.
@@ -77,22 +79,26 @@ def ablate(
     check_different(config, variants)
     from keras_scnn.evaluation.plots import plot_variants
     from keras_scnn.training.run import train  # starts Keras
+    from keras_scnn.training.summary import read_constant
 
-    measures = {}
+    measures, constants = {}, []
     for name in variants:
         results = []
         for seed in seeds:
             print(f"--- {name}, seed {seed}", flush=True)
-            found = train(settings_of(config, folder, name, seed))
+            settings = settings_of(config, folder, name, seed)
+            found = train(settings)
             assert found is not None  # it is None only with several hosts
             results.append(dataclasses.asdict(found))
+            constants.append(read_constant(Path(settings.run)))
         measures[name] = summary(results)
+    constant = mean_constant(constants)
     written = {v: {m: dataclasses.asdict(x) for m, x in f.items()} for v, f in measures.items()}
     with staged_files(folder) as aside:
         content = {"seeds": list(seeds), "config": dataclasses.asdict(config), "found": written}
-        (aside / NUMBERS).write_text(json_text(content))
-        plot_variants(written, MEASURES, aside / PICTURE)
-    return measures
+        (aside / NUMBERS).write_text(json_text(content | {"constant": constant}))
+        plot_variants(written, MEASURES, aside / PICTURE, constant)
+    return measures, constant
 
 
 def check_different(config: TrainConfig, variants: tuple[str, ...]) -> None:
@@ -134,14 +140,26 @@ def summary(results: list[dict]) -> dict[str, Measure]:
     return measures
 
 
-def table(measures: dict[str, dict]) -> str:
-    """Text, a row per measure, a column per variant: mean [interval] ± half the seeds' spread."""
-    cells = [["", *measures]]
+def mean_constant(constants: list[dict[str, float]]) -> dict[str, float]:
+    """The mean over runs of those measures of a constant prediction that all runs have."""
+    shared = [path for path in MEASURES if all(path in one for one in constants)]
+    return {path: float(np.mean([one[path] for one in constants])) for path in shared}
+
+
+def table(measures: dict[str, dict[str, Measure]], constant: dict[str, float]) -> str:
+    """Text, a row per measure, a column per variant and one for a constant prediction.
+
+    A variant's cell is the mean [interval] ± half the seeds' spread.
+    """
+    from keras_scnn.training.summary import CONSTANT_LABEL  # its module imports Keras
+
+    cells = [["", *measures, CONSTANT_LABEL]]
     for path, label in MEASURES.items():
         row = [label]
         for one in measures.values():
             m = one.get(path)
             row.append(f"{m.mean:.2f} [{m.low:.2f}, {m.high:.2f}] ±{m.spread / 2:.2f}" if m else "")
+        row.append(f"{constant[path]:.2f}" if path in constant else "")
         cells.append(row)
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return "\n".join(

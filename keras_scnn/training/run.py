@@ -61,7 +61,13 @@ from keras_scnn.training.run_folder import (
     StopRequest,
     largest_shape,
 )
-from keras_scnn.training.summary import ending, measure_before, read_before, run_table
+from keras_scnn.training.summary import (
+    ending,
+    measure_before,
+    measure_constant,
+    read_before,
+    run_table,
+)
 from keras_scnn.training.warm_start import head_samples, init_from_preset, solve_dense
 
 # Settings that may change when a run is resumed.
@@ -216,7 +222,7 @@ def measure(run: Run, state: RunState) -> RecordResults:
         plot_curves(read_curves(folder), folder / "curves.png")
         drawn += ", curves.png"
     print(ending(state, config.steps, config.minutes), title, sep="\n")
-    print(run_table(folder, preset, run.measured, results))
+    print(run_table(folder, measure_constant(folder, preset, run.measured), results))
     print(f"all numbers: {folder}/results.txt, results.json; plots: {drawn}")
     print("the folder is a preset")
     return results

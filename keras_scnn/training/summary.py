@@ -15,14 +15,13 @@ from keras_scnn.storage.guard import reading
 from keras_scnn.storage.text import read_json, write_json
 from keras_scnn.training.checkpoints import RunState
 
-BEFORE = "before.json"
+BEFORE, CONSTANT = "before.json", "constant.json"
+CONSTANT_LABEL = "training mean, chance"
 
 
 def measure_before(folder: Path, preset: Preset, records: FaceRecords) -> None:
     """Save the results of a network before training, for ``run_table``."""
-    measured = numbers(evaluate_records(preset, records, resamples=0))
-    known = {path: value for path, value in measured.items() if math.isfinite(value)}
-    write_json(folder / BEFORE, known)
+    _write(folder / BEFORE, numbers(evaluate_records(preset, records, resamples=0)))
 
 
 def read_before(folder: Path) -> dict[str, dict]:
@@ -31,26 +30,50 @@ def read_before(folder: Path) -> dict[str, dict]:
     Raises:
         ValueError: the file is damaged.
     """
-    path, what = folder / BEFORE, "the results before training"
+    values = _read(folder / BEFORE, "the results before training")
+    return {"before training": values} if values else {}
+
+
+def measure_constant(folder: Path, preset: Preset, records: FaceRecords) -> dict[str, float]:
+    """The results of ``protocols.records.baseline``, which are also saved for ``read_constant``."""
+    return _write(folder / CONSTANT, baseline(preset, records))
+
+
+def read_constant(folder: Path) -> dict[str, float]:
+    """The results of ``measure_constant``; none in older folders.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    return _read(folder / CONSTANT, "the results of a constant prediction")
+
+
+def _write(path: Path, measured: dict[str, float]) -> dict[str, float]:
+    known = {name: value for name, value in measured.items() if math.isfinite(value)}
+    write_json(path, known)
+    return known
+
+
+def _read(path: Path, what: str) -> dict[str, float]:
     if not path.is_file():
         return {}
     with reading(path, what):
         values = dict(read_json(path, what))
-        return {"before training": {n: typed(one, float, n) for n, one in values.items()}}
+        return {name: typed(one, float, name) for name, one in values.items()}
 
 
-def run_table(folder: Path, preset: Preset, records: FaceRecords, results: RecordResults) -> str:
+def run_table(folder: Path, constant: dict[str, float], results: RecordResults) -> str:
     """A table of about ten rows: before training, trained, and the trivial baseline.
 
     Args:
         folder: of the run, see ``read_before``.
-        preset: the trained network. results: of the trained network on the records.
+        constant: see ``measure_constant``.
+        results: of the trained network.
     """
     trained = numbers(results)
     measured = {path for path, value in trained.items() if not math.isnan(value)}
-    lowest = {p: value for p, value in baseline(preset, records).items() if p in measured}
-    columns = {"trained": trained, "training mean, chance": lowest}
-    return summary_table(read_before(folder) | columns)
+    lowest = {path: value for path, value in constant.items() if path in measured}
+    return summary_table(read_before(folder) | {"trained": trained, CONSTANT_LABEL: lowest})
 
 
 def ending(state: RunState, steps: int, minutes: float) -> str:

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from keras_scnn.training.checkpoints import RunState
-from keras_scnn.training.summary import ending, measure_before, read_before
+from keras_scnn.training.summary import ending, measure_before, read_before, read_constant
 
 
 def test_a_run_says_that_the_time_limit_ended_it_and_how_far_it_came():
@@ -29,7 +29,7 @@ def test_only_finite_numbers_are_kept_from_before_training(tmp_path, monkeypatch
 
 
 def test_a_folder_without_results_before_training_has_no_column_for_them(tmp_path):
-    assert read_before(tmp_path) == {}
+    assert read_before(tmp_path) == {} == read_constant(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,6 @@ def test_damaged_results_before_training_are_named(tmp_path, text):
     (tmp_path / "before.json").write_text(text)
     with pytest.raises(ValueError, match="before.json: not the results before training"):
         read_before(tmp_path)
+    (tmp_path / "constant.json").write_text(text)
+    with pytest.raises(ValueError, match="constant.json: not the results of a constant prediction"):
+        read_constant(tmp_path)
