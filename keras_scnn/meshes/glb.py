@@ -153,7 +153,7 @@ def _add_primitive(
         "POSITION": file.accessor(positions, bounds=True),
         "NORMAL": file.accessor(np.float32(part.normals)),
     }
-    if part.uv is not None:  # v goes down in glTF
+    if part.uv is not None and part.has_texture(name):  # v goes down in glTF
         attributes["TEXCOORD_0"] = file.accessor(np.float32(part.uv * [1, -1] + [0, 1]))
     indices = part.parts[name].ravel().astype(index_type(len(positions)))
     return {

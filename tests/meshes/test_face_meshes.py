@@ -44,6 +44,15 @@ def glb(path):
     return read_glb(path)
 
 
+def test_only_parts_that_show_the_texture_have_its_coordinates(glb):
+    """The validator, which reports unused ones, needs npm."""
+    parts = [part for mesh in glb.json["meshes"] for part in mesh["primitives"]]
+    materials = [glb.json["materials"][part["material"]] for part in parts]
+    shown = ["baseColorTexture" in one["pbrMetallicRoughness"] for one in materials]
+    assert ["TEXCOORD_0" in part["attributes"] for part in parts] == shown
+    assert {True, False} == set(shown)
+
+
 def test_nodes_meshes_and_materials_have_names(glb):
     assert {node["name"] for node in glb.json["nodes"]} == {
         "face", "head", "eye_left", "eye_right", "photo_camera",

@@ -13,7 +13,7 @@ from keras_scnn.data.augment import GroupAugmenter
 from keras_scnn.data.records import load_records, save_records
 from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, cached_records
 from keras_scnn.face_models import load_face_model
-from keras_scnn.models import build_branch, build_encoder, encoders, load_preset
+from keras_scnn.models import build_branch, build_encoder, identity_encoder, load_preset
 from keras_scnn.models.heads import FINE, GAZE
 from keras_scnn.parameters import ParameterLayout
 from keras_scnn.settings import configuration, read_yaml
@@ -123,7 +123,7 @@ def test_the_running_mean_of_the_weights_is_saved(run, data, tmp_path):
 @pytest.mark.integration
 def test_a_run_may_start_from_a_network_with_an_identity_encoder(tmp_path, data, monkeypatch):
     """The teacher's embedding is predicted from the start, since its layer is solved."""
-    monkeypatch.setattr(encoders, "STAGES", {32: 1, 64: 1})
+    monkeypatch.setattr(identity_encoder, "STAGES", {32: 1, 64: 1})
     settings = {**TINY, "feature_channels": 0, "identity_encoder": True}
     first = TrainConfig(run=str(tmp_path / "first"), data=data, steps=1, **settings)
     train(first)
