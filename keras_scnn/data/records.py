@@ -203,9 +203,8 @@ def split_people(
     A person and that person's mirror image are held out together: a network trained on one of them
     has seen the other. If people have mirror images, people are drawn at random, since their
     numbers follow the data sets, but the same ones for all runs; otherwise the last people are held
-    out. If ``mirror`` has numbers
-    of mirror images without photos, as in a pack, people are drawn in the same order; only people
-    with photos count, so more of them are drawn.
+    out. If ``mirror`` has numbers of mirror images without photos, as in a pack, people are drawn
+    in the same order; only people with photos count, so more of them are drawn.
 
     Args:
         identity: (n,) int, the person in each photo.
