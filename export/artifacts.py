@@ -67,7 +67,10 @@ def read_subject(
     held_out: Path | None = None,
     vertices: bool = False,
 ) -> Subject:
-    """A preset to export, with crops; errors as ``load_preset`` and ``calibration_and_held_out``.
+    """A preset to export, with crops.
+
+    Errors as ``load_preset`` and ``calibration_and_held_out``; a ValueError for a ``Preset`` whose
+    encoder has no name.
 
     Args:
         name_or_path: see ``load_preset``; or a ``Preset``, whose files are named after its encoder.
@@ -76,7 +79,8 @@ def read_subject(
     """
     if isinstance(name_or_path, Preset):
         preset, card, digest = name_or_path, "", ""
-        name = Path(preset.encoder).name
+        if not (name := Path(preset.encoder).name):
+            raise ValueError("the preset's encoder is ''; its files are named after it")
     else:
         preset, name = load_preset(name_or_path), preset_name(name_or_path)
         card, digest = read_card(name_or_path), preset_digest(name_or_path)

@@ -58,12 +58,13 @@ def jobs_of(
         if isinstance(value, str):
             raise TypeError(f"{name} is '{value}'; it must be a sequence, such as ['{value}']")
     jobs = [(k, p) for k in kinds for p in (precisions if k in QUANTIZED else ["float32"])]
-    for kind, precision in jobs:
+    for kind, precision in [*jobs, *((QUANTIZED[0], one) for one in precisions)]:
         check_names(kind, precision)
     to, quantize = names
-    if not set(QUANTIZED) & set(kinds) and set(precisions) - {"float32"}:
-        given, known = ", ".join(precisions), " and ".join(QUANTIZED)
-        raise ValueError(f"{quantize}: {given} is for {known}; add one to {to}")
-    if not jobs:
+    other = [one for one in precisions if one != "float32"]
+    if other and not set(QUANTIZED) & set(kinds):
+        given, known = ", ".join(f"'{one}'" for one in other), " or ".join(QUANTIZED)
+        raise ValueError(f"{quantize}: {given} needs {known}; add one to {to}")
+    if not (jobs and precisions):
         raise ValueError(f"{to} and {quantize} name nothing; formats are {', '.join(FORMATS)}")
     return list(dict.fromkeys(jobs))

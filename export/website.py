@@ -59,10 +59,23 @@ def build_page(cache: Path) -> Path:
             print(f"npm {' '.join(words)} ...", flush=True)
             _run([npm, *words], work)
         _add_runtime(work)
-        if not (folder / "dist" / "index.html").is_file():  # else another process was faster
-            shutil.rmtree(folder, ignore_errors=True)  # a part of it, which is no page
-            os.replace(work, folder)
+        _put_page(work, folder)
     return folder
+
+
+def _put_page(work: Path, folder: Path) -> None:
+    """Move a finished page to its place, unless another process has put one there.
+
+    Raises:
+        OSError: it cannot be moved.
+    """
+    if not (folder / "dist" / "index.html").is_file() and folder.exists():
+        os.replace(folder, work.with_name("incomplete"))
+    try:
+        os.replace(work, folder)
+    except OSError:
+        if not (folder / "dist" / "index.html").is_file():
+            raise
 
 
 def compress(folder: Path, quality: int = BEST) -> None:

@@ -88,7 +88,7 @@ class Gate:
         fits = announced.isdigit() and len(announced) < 16 and int(announced) <= most
         size, more, end = 0, True, time.monotonic() + self._body_s
         # A body that is too large is read for a while, and dropped: a client reads the answer only
-        # after it has sent its body.
+        # after it has sent its body. That of a GET or HEAD request is refused at its first part.
         while more and size <= DRAINED * most:
             message = await self._next(receive, end)
             if message["type"] == "http.disconnect":  # nobody gets this answer; it is counted
@@ -100,7 +100,8 @@ class Gate:
                 self._hold(len(part))
                 body += part
         if not fits:
-            raise Refused(413, f"the body is larger than {most:,} bytes")
+            larger = f"the body is larger than {most:,} bytes"
+            raise Refused(413, larger if most else "a GET or HEAD request must have no body")
 
     async def _next(self, receive: Any, end: float) -> dict:
         left = min(self._part_s, end - time.monotonic())
@@ -133,7 +134,7 @@ async def _refuse(send: Any, error: Refused) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-_Protocol: Any = object  # uvicorn's class, which ``with_deadline`` puts after this one
+_Protocol: Any = object  # placeholder for uvicorn's class, the next in the MRO
 
 
 class _Limits(_Protocol):
@@ -149,6 +150,7 @@ class _Limits(_Protocol):
     unread: dict[Any, asyncio.TimerHandle]  # connections with unread bytes, oldest first
     _timer: asyncio.TimerHandle | None = None
     _head = 0  # bytes received since the last body or request
+    _fields = 0  # bytes of the URL and the headers of a request
     _running: Any = None  # the request that is answered
 
     def connection_made(self, transport):
@@ -167,7 +169,23 @@ class _Limits(_Protocol):
         if len(self.pipeline) >= MAX_PENDING:
             self.transport.abort()
             raise ConnectionAbortedError("too many requests before their turn")
+        self._fields = 0
         super().on_message_begin()
+
+    def on_url(self, url):
+        self._count_fields(len(url))
+        super().on_url(url)
+
+    def on_header(self, name, value):
+        self._count_fields(len(name) + len(value))
+        super().on_header(name, value)
+
+    def _count_fields(self, count):
+        """Of a head that ends in the same read as it began, ``_head`` counts nothing."""
+        self._fields += count
+        if self._fields > MAX_HEAD:
+            self.transport.abort()
+            raise ConnectionAbortedError("the head is too large")
 
     def on_body(self, body):
         self._head = 0
@@ -238,7 +256,7 @@ def with_deadline(
     nor the number of requests that are sent before their turn.
 
     Args:
-        protocol: uvicorn's class for HTTP.
+        protocol: uvicorn's class for HTTP on httptools.
         head_s: seconds for a head.
         answer_s: for an answer to be read.
         unread_bytes: of the answers on all connections; beyond that, those that have waited

@@ -12,9 +12,15 @@ EXAMPLE = {"instances": [{"b64": "/9j/4AAQ...", "box": [150, 20, 300, 170]}]}
 V2_EXAMPLE = {
     "inputs": [{"name": "photo", "shape": [1], "datatype": "BYTES", "data": ["/9j/4AAQ..."]}]
 }
-ERROR = {"schema": {"type": "object", "example": {"error": "inputs.0.data: Field required"}}}
-# Of a request with a body; 422 only in the v2 protocol.
-ERRORS = {"400": "The request is wrong", "422": "The JSON is malformed"}
+WRONG, MALFORMED = "The request is wrong", "The JSON is malformed"
+# By protocol and status: what the status is for, and an error.
+ERRORS = {
+    "v1": {"400": (WRONG, "instances[0]: not a readable image (of no known format, or damaged)")},
+    "v2": {
+        "400": (WRONG, "2 inputs; give 'image', or 'photo' and 'box'"),
+        "422": (MALFORMED, "inputs.0.data: Field required"),
+    },
+}
 
 
 def describe_bodies(app: Any, name: str) -> None:
@@ -47,17 +53,18 @@ def _complete(schema: dict, name: str) -> None:
     operations = [one for methods in paths.values() for one in methods.values()]
     for one in operations:
         one["responses"].pop("422", None)  # FastAPI's, in another form
-    for path, content, statuses in (
-        ("/v1/models/{model_name}:predict", predict | dict.fromkeys(PHOTOS, binary), ["400"]),
-        ("/v2/models/{model_name}/infer", infer, ["400", "422"]),
+    for path, content, errors in (
+        ("/v1/models/{model_name}:predict", predict | dict.fromkeys(PHOTOS, binary), "v1"),
+        ("/v2/models/{model_name}/infer", infer, "v2"),
     ):
         post = paths[path]["post"]
         post["requestBody"] = {"required": True, "content": content}
-        for status in statuses:
-            answer = {"description": ERRORS[status], "content": {"application/json": ERROR}}
+        for status, (what, example) in ERRORS[errors].items():
+            error = {"schema": {"type": "object", "example": {"error": example}}}
+            answer = {"description": what, "content": {"application/json": error}}
             post["responses"][status] = answer
-    for name in ("HTTPValidationError", "ValidationError"):
-        schema["components"]["schemas"].pop(name, None)
+    for unused in ("HTTPValidationError", "ValidationError"):
+        schema["components"]["schemas"].pop(unused, None)
     for parameters in (one["parameters"] for one in operations if "parameters" in one):
         # KServe answers every request for a version with 501.
         parameters[:] = [one for one in parameters if one["name"] != "model_version"]

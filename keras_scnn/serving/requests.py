@@ -339,16 +339,17 @@ def _box(value: Any) -> FaceBox:
     if not is_box or not all(type(edge) in (int, float) for edge in edges):
         raise ValueError("box must be four numbers: x0, y0, x1, y1")
     try:
-        return FaceBox(*(float(edge) for edge in edges))
+        box = FaceBox(*(float(edge) for edge in edges))
     except OverflowError as error:
         raise ValueError("box must be four numbers within the range of floats") from error
+    if 0 < box.width < SMALLEST_BOX:  # the crop of a few pixels shows no face
+        raise ValueError(f"box is {box.width:g} px wide; it must be {SMALLEST_BOX} or wider")
+    return box
 
 
 def _check_box(box: FaceBox, photo_shape: tuple[int, ...]) -> None:
-    """Reject a box that cannot be cropped, or whose crop shows nothing: outside, or too small."""
+    """Reject a box that cannot be cropped, or whose crop shows nothing of the photo."""
     check_crop_box(box.as_array(), photo_shape)
-    if box.width < SMALLEST_BOX:
-        raise ValueError(f"box is {box.width:g} px wide; it must be {SMALLEST_BOX} or wider")
     height, width = photo_shape[:2]
     if box.x0 >= width or box.y0 >= height or box.x1 <= 0 or box.y1 <= 0:
         raise ValueError(f"box {box.as_array()} lies outside the photo of {width} x {height} px")

@@ -74,7 +74,7 @@ def read_body(body: bytes, headers: Mapping[str, str], model: str) -> Any:
 
     Args:
         body: of the request.
-        headers: of the request, with names in small letters.
+        headers: of the request, with names in lower case.
         model: its name.
 
     Raises:
@@ -95,7 +95,7 @@ def read_body(body: bytes, headers: Mapping[str, str], model: str) -> Any:
 
 
 def content_type(headers: Mapping[str, str]) -> str:
-    """The content type in small letters, without parameters; "" if there is none."""
+    """The content type in lower case, without parameters; "" if there is none."""
     return headers.get("content-type", "").partition(";")[0].strip().lower()
 
 

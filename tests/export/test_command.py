@@ -239,7 +239,7 @@ def test_an_interrupted_export_leaves_nothing(small, converted, tmp_path, monkey
         (["--to", "tflite", "--quantize", "int4"], "unknown precision 'int4'"),
         (
             ["--to", "onnx", "--quantize", "int8"],
-            "is for tflite and bundle; add one to --to",
+            "--quantize: 'int8' needs tflite or bundle; add one to --to",
         ),
         (["--to", "tflite", "--crops", "gone"], "gone: no such folder of crops"),
         (["--to", "tflite", "--verify", "gone"], "gone: no such folder of crops"),
@@ -381,8 +381,10 @@ def test_a_string_instead_of_a_list_is_refused(small, tmp_path, kinds, precision
 @pytest.mark.parametrize(
     "kinds, precisions, message",
     [
-        (["onnx"], ["int8"], "precisions: int8 is for tflite and bundle; add one to kinds"),
-        (["onnx", "savedmodel"], ["float32", "float16"], "precisions: float32, float16 is for"),
+        (["onnx"], ["int8"], "precisions: 'int8' needs tflite or bundle; add one to kinds"),
+        (["onnx", "savedmodel"], ["float32", "float16"], "precisions: 'float16' needs tflite"),
+        (["onnx"], ["float32", "int9"], r"unknown precision 'int9' \(did you mean 'int8'"),
+        (["onnx"], [], "kinds and precisions name nothing; formats are tflite, onnx"),
         ([], ["float32"], "kinds and precisions name nothing; formats are tflite, onnx"),
         (["tflite"], [], "kinds and precisions name nothing"),
     ],
@@ -419,6 +421,13 @@ def test_a_preset_is_exported_from_python(small, crops, converted, tmp_path):
         keras_scnn.export_preset(small.folder, tmp_path, ["coreml"])
 
 
+def test_a_preset_without_an_encoders_name_is_refused(small_preset, tmp_path):
+    nameless = dataclasses.replace(small_preset, encoder="")
+    with pytest.raises(ValueError, match="encoder is ''; its files are named after it"):
+        keras_scnn.export_preset(nameless, tmp_path / "out", ["tflite"])
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.integration
 def test_a_network_with_an_own_encoder_is_exported(small_preset, tmp_path):
     """In memory, since ``save_preset`` refuses an encoder that it cannot build by name."""
@@ -432,6 +441,12 @@ def test_a_network_with_an_own_encoder_is_exported(small_preset, tmp_path):
     checks = keras_scnn.export_preset(own, tmp_path, ["tflite"], ["float32", "int8"])
     assert [path.name for path in checks] == ["own-float32.tflite", "own-int8.tflite"]
     assert not any(check.broken for check in checks.values())
+    checks = keras_scnn.export_preset(own, tmp_path, ["onnx", "savedmodel", "bundle"])
+    names = ["own.onnx", "own-savedmodel", "own-float32-bundle"]
+    assert [path.name for path in checks] == names
+    assert not any(check.broken for check in checks.values())
+    described = json.loads((tmp_path / names[-1] / "bundle.json").read_text())
+    assert described["digest"] == ""  # that of a preset's files
 
 
 @pytest.mark.integration

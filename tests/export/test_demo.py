@@ -108,7 +108,7 @@ def test_a_build_that_fails_leaves_nothing_and_says_why(tmp_path, monkeypatch, c
 
 
 @pytest.mark.parametrize("there", [False, True])
-def test_a_page_is_built_beside_a_part_of_one_and_another_processs_is_kept(
+def test_a_page_is_built_beside_a_part_of_one_and_that_of_another_process_is_kept(
     there, tmp_path, monkeypatch
 ):
     """Before: 'Directory not empty' at the end of each build."""
@@ -134,3 +134,22 @@ def test_a_page_is_built_beside_a_part_of_one_and_another_processs_is_kept(
 def test_an_unknown_preset_is_one_clear_line(tmp_path, capsys):
     assert demo.main(["nobody", "--no-open", "--port", "0", "--cache", str(tmp_path)]) == 2
     assert "no preset 'nobody'" in capsys.readouterr().err
+
+
+def test_a_page_that_appears_at_the_last_moment_is_kept(tmp_path, monkeypatch):
+    """Before: it was deleted, or the build ended with 'Directory not empty'."""
+    work, folder, replace = tmp_path / "work", tmp_path / "web", os.replace
+    for place, text in ((work, "new"), (tmp_path / "theirs", "theirs")):
+        (place / "dist").mkdir(parents=True)
+        (place / "dist" / "index.html").write_text(text)
+
+    def late(one, other):
+        replace(tmp_path / "theirs", folder)
+        replace(one, other)
+
+    monkeypatch.setattr(website.os, "replace", late)
+    website._put_page(work, folder)
+    assert (folder / "dist" / "index.html").read_text() == "theirs"
+    monkeypatch.setattr(website.os, "replace", replace)
+    with pytest.raises(OSError, match="nowhere"):
+        website._put_page(work, tmp_path / "nowhere" / "web")

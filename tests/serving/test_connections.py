@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import importlib
 import logging
 import socket
 
@@ -12,7 +11,7 @@ from keras_scnn.serving import gate
 from keras_scnn.serving.gate import with_deadline
 
 uvicorn = pytest.importorskip("uvicorn", reason="extra 'serve' is not installed")
-from uvicorn.protocols.http.auto import AutoHTTPProtocol  # noqa: E402
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol  # noqa: E402
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 LARGE = 30_000_000  # more than the system keeps for a connection
@@ -23,7 +22,7 @@ def run(request):
     """Run a client against an application: ``run(app, client, **limits)``."""
 
     async def both(app, client, limits):
-        protocol = with_deadline(AutoHTTPProtocol, **limits)
+        protocol = with_deadline(HttpToolsProtocol, **limits)
         config = uvicorn.Config(app, http=protocol, lifespan="off", log_config=None)
         server = uvicorn.Server(config)
         with socket.create_server(("127.0.0.1", 0)) as listening:
@@ -37,7 +36,7 @@ def run(request):
                 await serving
 
     def finish(app, client, **limits):
-        loop = importlib.import_module(request.param).new_event_loop()
+        loop = pytest.importorskip(request.param).new_event_loop()
         with contextlib.closing(loop):
             return loop.run_until_complete(both(app, client, limits))
 
@@ -102,11 +101,12 @@ def test_the_bytes_of_all_unread_answers_are_limited(run):
         pairs = []
         for _ in range(4):
             pairs.append(await asyncio.open_connection(*place, limit=1000))
-            pairs[-1][1].write(GET)
-            await asyncio.sleep(0.1)
+            reader, writer = pairs[-1]
+            writer.write(GET)
+            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+                await reader.readuntil(b"\r\n\r\n")
+        await until(lambda: len(connections) == 1)
         left = len(connections)
-        reader, _ = pairs[-1]
-        await reader.readuntil(b"\r\n\r\n")
         assert await reader.readexactly(LARGE) == bytes(LARGE)
         for _, writer in pairs:
             writer.close()
@@ -191,6 +191,28 @@ def test_a_head_without_end_ends_the_connection(run, begin):
         return ended
 
     assert run(answering(10), client)
+
+
+@pytest.mark.parametrize("size, is_answered", [(64_000, True), (66_000, False)])
+@pytest.mark.parametrize("field", [b"GET /%s HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\r\nX: %s\r\n\r\n"])
+def test_a_head_is_limited_also_if_it_comes_at_once(run, field, size, is_answered):
+    """Its end reset the count before the limit was checked."""
+
+    async def client(place, connections):
+        reader, writer = await asyncio.open_connection(*place)
+        for _ in range(1 + is_answered):  # each request has the whole limit
+            writer.write(field % (b"a" * size))
+            line = b""
+            with contextlib.suppress(ConnectionError):
+                line = await reader.readline()
+            assert line == (b"HTTP/1.1 200 OK\r\n" if is_answered else b"")
+            if is_answered:
+                await reader.readuntil(b"\r\n\r\n")
+                await reader.readexactly(10)
+        assert await until(lambda: bool(connections) == is_answered)
+        writer.close()
+
+    run(answering(10), client)
 
 
 def test_a_body_does_not_count_as_head(run):

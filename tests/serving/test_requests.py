@@ -143,11 +143,15 @@ def test_a_box_outside_the_photo_is_refused(box):
 
 @pytest.mark.parametrize("side", [1e-9, 0.001, 3.99])
 def test_a_box_that_shows_no_face_is_refused(side):
-    request = read_instances({"instances": [{**photo(), "box": [2, 2, 2 + side, 2 + side]}]}, 4)
+    """Before anything is decoded."""
+    content = {"instances": [{**photo(), "box": [2, 2, 2 + side, 2 + side]}]}
     with pytest.raises(
         ValueError, match=r"instances\[0\]: box is .* px wide; it must be 4 or wider"
     ):
-        predictions(request, Counting())
+        read_instances(content, 4)
+    tensors = {"photo": np.array([photo()["b64"]]), "box": np.array([[2, 2, 2 + side, 2 + side]])}
+    with pytest.raises(ValueError, match=r"photo\[0\]: box is .* px wide; it must be 4 or wider"):
+        read_inputs(tensors, 4)
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,9 @@ def photo(value: int, kind: str = "PNG") -> bytes:
     return file.getvalue()
 
 
+LARGE_PHOTO = photo(200) + b"{" * 3000  # as often as in a photo of 700 kB
+
+
 @pytest.mark.parametrize("kind", ["jpeg", "png", "webp"])
 def test_a_photo_as_body_gets_what_it_gets_in_json(served, kind):
     data = photo(200, kind.upper())
@@ -131,6 +134,10 @@ def test_a_photo_as_body_gets_what_it_gets_in_json(served, kind):
         (photo(200), "text/plain", 400, "must be a JSON object"),
         (photo(200), "text/plain", 400, "or a photo, with one such as image/jpeg"),
         (photo(200), "application/json", 400, "Unrecognized request format"),
+        (LARGE_PHOTO, "application/json", 400, "Unrecognized request format"),
+        (LARGE_PHOTO, "application/octet-stream", 400, "or a photo, with one such as image/jpeg"),
+        (LARGE_PHOTO, "application/octet-stream", 400, "Unrecognized request format"),
+        (LARGE_PHOTO, "application/x-www-form-urlencoded", 400, "must be a JSON object"),
         (bytes(MAX_BODY + 1), "image/jpeg", 413, "larger than 200,000 bytes"),
     ],
 )
@@ -315,6 +322,8 @@ def test_the_page_of_the_interface(served):
     operations = [one for methods in schema["paths"].values() for one in methods.values()]
     names = {one["name"] for operation in operations for one in operation.get("parameters", [])}
     assert names == {"model_name"}  # no "model_version"
+    examples = [one for operation in operations for one in operation.get("parameters", [])]
+    assert {one["example"] for one in examples} == {"scnn"}
     assert not [path for path in schema["paths"] if "version}" in path]
     assert served.get("/openapi.json").json() == schema
 
@@ -563,14 +572,15 @@ def test_a_v1_body_of_implausibly_many_brackets_is_not_parsed(served, body):
     assert f"times '[' in a JSON body of {len(body):,} bytes" in answer.json()["error"]
 
 
+@pytest.mark.parametrize("end", ["", "; charset=UTF-8"])
 @pytest.mark.parametrize("in_json", [True, False])
-def test_a_cloud_event_is_answered_with_one(served, in_json):
+def test_a_cloud_event_is_answered_with_one(served, in_json, end):
     data = {"instances": [{"b64": base64.b64encode(photo(200)).decode()}]}
     event = {"id": "7", "source": "a", "type": "b", "specversion": "1.0"}
     body = {**event, "time": "2026-01-01T00:00:00Z", "data": data} if in_json else data
     kind = f"application/{'cloudevents+' if in_json else ''}json"
     headers = {} if in_json else {f"ce-{name}": value for name, value in event.items()}
-    headers |= {"Content-Type": kind}
+    headers |= {"Content-Type": kind + end}
     answer = served.ask("POST", PREDICT, content=json.dumps(body).encode(), headers=headers)
     assert answer.status_code == 200 and answer.headers["Content-Type"] == kind
     kinds = [answer.json().get("type"), answer.headers.get("ce-type")]
@@ -646,3 +656,12 @@ def test_the_page_of_the_interface_describes_errors_as_they_are(served):
     with_422 = [path for path, one in answers.items() if "422" in one["responses"]]
     assert with_422 == ["/v2/models/{model_name}/infer"]
     assert not [name for name in schema["components"]["schemas"] if "Validation" in name]
+    shown = [
+        one["responses"][status]["content"]["application/json"]["schema"]["example"]["error"]
+        for path, one in answers.items()
+        for status in ("400", "422")
+        if "content" in one["responses"].get(status, {})
+    ]
+    assert [text.partition(":")[0] for text in shown] == [
+        "instances[0]", "2 inputs; give 'image', or 'photo' and 'box'", "inputs.0.data",
+    ]  # fmt: skip
