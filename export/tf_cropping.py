@@ -62,7 +62,8 @@ def _patch_fits(patch, image, block):
     blocks = -(-tf.shape(patch, tf.int64)[:2] // side)
     pixels = tf.reduce_prod(tf.shape(image, tf.int64)[:2])
     fits = tf.reduce_prod(blocks) * side**2 <= tf.maximum(2 * pixels, MAX_PATCH_PIXELS)
-    return tf.debugging.Assert(fits, ["the photo is too long for this box of blocks of px", side])
+    why = "the photo is too long for a square crop; side, px, of the blocks that are averaged:"
+    return tf.debugging.Assert(fits, [why, side])
 
 
 class _Axis(NamedTuple):

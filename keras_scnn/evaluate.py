@@ -26,7 +26,6 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
 from keras_scnn.protocols.options import add_aflw2000_options, add_yardstick_options
 from keras_scnn.settings import CommandParser, check_at_least, command
@@ -83,10 +82,10 @@ def measure_data(args: argparse.Namespace) -> None:
         evaluation.check_calibrate(args.preset, args.data, kind)
     elsewhere = ("preset", "data", "out", "calibrate", *OWN_OPTIONS)
     options = {k: v for k, v in vars(args).items() if k not in elsewhere}
-    (stem, inputs), (name, data) = replaceable_result(args), names_of(args.preset, args.data)
+    stem, inputs = replaceable_result(args, kind=kind)
+    name, data = names_of(args.preset, args.data)
     results = evaluation.evaluate_preset(args.preset, args.data, keep=args.out, **options)
-    of = f"{name} on {data}", args.data, inputs
-    print(evaluation.write_results(results, args.out, stem, *of))
+    print(evaluation.write_results(results, args.out, stem, f"{name} on {data}", args.data, inputs))
     if args.calibrate:
         calibration = evaluation.calibration_of(results) | {"data": data}
         write_metadata(args.preset, "verification", calibration)
@@ -101,12 +100,13 @@ def measure_yardstick(name: str, args: argparse.Namespace) -> None:
     from keras_scnn.protocols.yardsticks import write_yardstick
 
     stem, inputs = replaceable_result(args, name)
-    print(write_yardstick(result := measure_yardstick(name, args), args.out, stem, inputs))
+    result = measure_yardstick(name, args)
+    print(write_yardstick(result, args.out, stem, inputs))
     print(f"written: {args.out / stem}.json and .txt")
     report_unmeasured(result)
 
 
-def report_unmeasured(results: Any) -> None:
+def report_unmeasured(results: object) -> None:
     """List the photos that were not measured, and the files passed over, on stderr."""
     from keras_scnn.photos.files import describe_passed_over
 

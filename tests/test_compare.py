@@ -97,7 +97,9 @@ def test_a_face_is_at_no_distance_from_itself_and_the_order_does_not_matter(pres
 
 def test_faces_that_are_not_of_the_preset_are_refused(preset, tiny_face_model):
     one, two = (face_of(preset.face_model, n, np.full(4, 0.5)) for n in (1, 2))
-    with pytest.raises(ValueError, match=f"'{tiny_face_model.name}', the preset's is"):
+    with pytest.raises(
+        ValueError, match=rf"model \(named '{tiny_face_model.name}'\) than the preset's"
+    ):
         compare_faces(preset, one, face_of(tiny_face_model, 2))
     longer = dataclasses.replace(two, features=np.full(16, 0.25))
     with pytest.raises(ValueError, match=r"lengths \[4, 16\]; .* with the preset"):

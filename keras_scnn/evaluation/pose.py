@@ -88,7 +88,15 @@ def angle_errors(
 
 
 def within_limit(annotated: np.ndarray, limit_degrees: float = LIMIT_DEGREES) -> np.ndarray:
-    """(M,) bool, the faces that ``pose_error`` counts; arguments and errors are its own."""
+    """(M,) bool, the faces that ``pose_error`` counts.
+
+    Args:
+        annotated: (M, 3) pitch, yaw, roll, radians.
+        limit_degrees: the absolute values of all angles must be below it.
+
+    Raises:
+        ValueError: an angle is not finite, or no face is within the limit.
+    """
     if not np.isfinite(annotated).all():
         raise ValueError("the annotated angles must be finite numbers")
     kept = (np.abs(np.rad2deg(annotated)) < limit_degrees).all(axis=1)

@@ -39,10 +39,14 @@ def _centered(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def without_linear_part(values: np.ndarray, inputs: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The residuals (n,) of a weighted linear regression of (n,) values on inputs (n, k)."""
+    """The residuals (n,) of a weighted linear regression of (n,) values on inputs (n, k).
+
+    They are 0 where they are only rounded.
+    """
     rows = np.column_stack([inputs, np.ones(len(inputs))])
     root = np.sqrt(weights)[:, None]
-    return values - rows @ np.linalg.lstsq(root * rows, root[:, 0] * values, rcond=None)[0]
+    left = values - rows @ np.linalg.lstsq(root * rows, root[:, 0] * values, rcond=None)[0]
+    return np.where(np.abs(left) <= ROUNDING * np.abs(values).max(initial=0), 0, left)
 
 
 def _constant_error(truth: np.ndarray, weights: np.ndarray) -> float:

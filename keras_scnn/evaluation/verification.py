@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.integrate import trapezoid
 
+from keras_scnn.evaluation.scalars import ROUNDING
 from keras_scnn.settings import whole
 from keras_scnn.storage.text import counted
 
@@ -261,4 +262,5 @@ def _d_prime(ranked: RankedPairs, weights: np.ndarray) -> float:
         means.append(np.average(value, weights=weight))
         variances.append(np.average((value - means[-1]) ** 2, weights=weight))
     spread = np.sqrt(np.mean(variances))
-    return float((means[1] - means[0]) / spread) if spread else 0.0
+    is_rounding = spread <= ROUNDING * np.abs(means).max()  # all distances of a kind are equal
+    return 0.0 if is_rounding else float((means[1] - means[0]) / spread)

@@ -39,7 +39,7 @@ def crop_from_image(box: np.ndarray, size: int) -> np.ndarray:
     >>> crop_from_image(np.array([10.0, 20.0, 14.0, 24.0]), 8).tolist()
     [[2.0, 0.0, -19.5], [0.0, 2.0, -39.5]]
     """
-    box = np.float64(shaped("box", box, 4))
+    box = np.float64(shaped("box", box, 4, names="x0, y0, x1, y1"))
     first, extent = box[..., :2], box[..., 2:] - box[..., :2]
     if size <= 0 or not (extent > 0).all():
         raise ValueError(f"size ({size}) and the boxes' widths and heights must be above 0")
@@ -86,14 +86,14 @@ def check_patch(photo_shape: tuple[int, ...], size: np.ndarray, block: int) -> N
         block: side of the squares that are averaged, px; the part grows to whole ones.
 
     Raises:
-        ValueError: the photo is too long and narrow, or too large, for a crop by this box.
+        ValueError: the photo is too long and narrow, or too large, for a square crop.
     """
     columns, rows = (-(-int(n) // block) for n in size)
     allowed = max(MAX_PATCH_PIXELS, 2 * photo_shape[0] * photo_shape[1])
     if max(columns, rows) > MAX_PATCH_SIDE or columns * rows * block**2 > allowed:
         raise ValueError(
             f"the photo of {photo_shape[1]} x {photo_shape[0]} px is too long for a square crop: "
-            f"its part of whole blocks covers {columns * block:,} x {rows * block:,} px"
+            f"{columns * block:,} x {rows * block:,} px would be averaged"
         )
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 
-def shaped(name: str, values: np.ndarray, *last: int) -> np.ndarray:
+def shaped(name: str, values: np.ndarray, *last: int, names: str = "") -> np.ndarray:
     """An array whose shape ends with the sizes ``last``.
 
     Args:
         name: of the argument, for the message.
         values: the array, or what NumPy takes for one.
         last: sizes of the last axes.
+        names: of the last axis's values, for the message.
 
     Raises:
         ValueError: its shape ends otherwise.
@@ -22,6 +23,6 @@ def shaped(name: str, values: np.ndarray, *last: int) -> np.ndarray:
     """
     array = np.asarray(values)
     if array.shape[-len(last) :] != last:
-        expected = ", ".join(map(str, last))
-        raise ValueError(f"{name} has the shape {array.shape}; it must be (..., {expected})")
+        expected = f"(..., {', '.join(map(str, last))})" + (f": {names}" if names else "")
+        raise ValueError(f"{name} has the shape {array.shape}; it must be {expected}")
     return array

@@ -48,9 +48,9 @@ def write_mesh(
         path: .obj (with .mtl and .png beside it), .ply (colored vertices) or .glb (one file).
         vertices: (N, 3), mm, model frame.
         triangles: (T, 3); or several such arrays by part name, over the same vertices.
-        uv: (N, 2), v up, [0, 1] is the texture; required for a texture. Without one, .obj still
-            contains them, for painting, but .glb does not: Khronos's validator would report them as
-            unused. .ply never does.
+        uv: (N, 2), v up, [0, 1] is the texture; required for a texture. Without a texture, .obj
+            still contains them, for painting, but .glb does not: Khronos's validator would report
+            them as unused. .ply never contains them.
         texture: (H, W, 3) uint8 RGB, first row at v = 1.
         colors: (N, 3) uint8 RGB for .ply, which has no texture.
         unit: of .obj and .ply: 'm', 'cm' or 'mm'.

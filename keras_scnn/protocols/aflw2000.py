@@ -232,7 +232,7 @@ def _bfm_annotations(faces: list[AnnotatedFace], bfm: FullBfm) -> list[BfmAnnota
     annotations = []
     for face in faces:
         path = beside(face.image_path, ".mat")
-        annotations.append(read_bfm_annotation(path))
+        annotations.append(read_bfm_annotation(path, "AFLW2000-3D"))
         with reading(path, "an annotation of this face model"):
             bfm.parameters(annotations[-1], 0, 0)
     return annotations

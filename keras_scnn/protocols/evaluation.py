@@ -24,7 +24,7 @@ from keras_scnn.protocols.records import RecordResults, evaluate_records
 from keras_scnn.reconstruction.reconstructor import Reconstructor
 from keras_scnn.settings import flag
 from keras_scnn.storage.atomic import staged_files
-from keras_scnn.storage.outputs import check_out
+from keras_scnn.storage.outputs import check_out, real_path
 from keras_scnn.storage.text import json_text, open_utf8
 
 AFLW2000, RECORDS, PEOPLE, PAIRS_FILE = (
@@ -83,10 +83,11 @@ def write_results(
     """
     files = [f"{stem}{ending}" for ending in (".txt", ".png", "-curves.png")]
     named = asdict(results)
-    photos = [] if data is None else [os.path.abspath(data)]
+    about: dict[str, Any] = {"photos": [] if data is None else [str(real_path(data))]}
+    about |= {} if inputs is None else {"inputs": inputs}
     table = results_table(named)
     with staged_files(folder) as aside:
-        content = {"photos": photos, "inputs": inputs, **named, "files": files}
+        content = {**about, **named, "files": files}
         (aside / f"{stem}.json").write_text(json_text(content))
         plot_results(named, aside / f"{stem}.png", title)
         plot_details(named, aside / f"{stem}-curves.png", title)

@@ -80,12 +80,16 @@ def evaluate_given_points(
 
 
 def kind_of_photo(name: str) -> str:
-    """The start of a photo's file name, without a number; 'numbered' if nothing is left.
+    """A photo's file name up to the first '_', else without its number; 'numbered' for a number.
 
-    >>> [kind_of_photo(name) for name in ("001/profile_01.jpg", "IMG0012.png", "001/1234.jpg")]
-    ['profile', 'IMG', 'numbered']
+    >>> names = "001/yaw45_01.jpg", "001/profile.jpg", "IMG0012.png", "001/1234.jpg", "1_a.jpg"
+    >>> [kind_of_photo(name) for name in names]
+    ['yaw45', 'profile', 'IMG', 'numbered', 'numbered']
     """
-    return Path(name).name.split("_")[0].split(".")[0].rstrip("0123456789") or "numbered"
+    kind, mark, _ = Path(name).name.partition("_")
+    kind = kind.split(".")[0]
+    without_number = kind.rstrip("0123456789")
+    return (kind if mark and without_number else without_number) or "numbered"
 
 
 def _errors_twice(

@@ -62,8 +62,8 @@ def evaluate_listed_pairs(
     paths = sorted({path for each in listed for path in each.photos.paths})
     if known and not any((of != "").any() for of in groups_of_photos(known, paths).values()):
         raise ValueError(
-            f"{groups}: no group of anybody in {', '.join(map(str, files))}; its column 'person' "
-            f"must have the photos' folders, such as {paths[0].parent.name}"
+            f"{groups}: has a group for none of the people in {', '.join(map(str, files))}; its "
+            f"column 'person' must have the photos' folders, such as {paths[0].parent.name}"
         )
     predictions = predictor(paths)
     row_of = dict(zip(paths, predictions.position, strict=True))
@@ -237,7 +237,7 @@ def _note(stem: str, listed: ListedPairs, rows: np.ndarray) -> str:
     people, folds = len(np.unique(listed.photos.person)), len(np.unique(listed.fold))
     return (
         f"{stem}: {len(listed.first)} pairs, {len(rows)} photos of {people} people, {folds} folds "
-        f"by person; no face found in {counted(int((rows < 0).sum()), 'photo')}"
+        f"by person; no face measured in {counted(int((rows < 0).sum()), 'photo')}"
     )
 
 

@@ -107,7 +107,7 @@ def evaluate_pairs(
 
 def _check_listed(file: str | os.PathLike, photos: str | os.PathLike, listed: ListedPairs) -> None:
     """Raise a ValueError for fewer than ``MIN_PAIRS`` pairs of a kind whose photos exist."""
-    pairs, exists = pairs_of(listed), np.array([path.is_file() for path in listed.photos.paths])
+    pairs, exists = pairs_of(listed), np.array([*map(os.path.isfile, listed.photos.paths)])
     one, two = _counts(pairs, exists[pairs.first] & exists[pairs.second])
     if min(one, two) < MIN_PAIRS:
         raise ValueError(

@@ -133,7 +133,7 @@ class PhotoPredictor:
 
         Raises:
             FileNotFoundError: a photo, or the face detector's package, is missing.
-            ValueError: no photo shows a face.
+            ValueError: no photo shows a face for which the network predicts finite numbers.
         """
         keys = [_key(path, missing_ok) for path in paths]
         todo = {k: p for (k, _), p in zip(keys, paths, strict=True) if k and k not in self._known}
@@ -209,7 +209,7 @@ class PhotoPredictor:
         kept = [i for i, row in enumerate(rows) if not isinstance(row, str)]
         if not kept:
             photos = counted(len(paths), "photo")
-            raise ValueError(f"none of {photos} shows a face; the first: {left_out[0]}")
+            raise ValueError(f"none of {photos} can be measured; the first: {left_out[0]}")
         table, layout = np.stack([rows[i] for i in kept]), self.preset.layout
         parameters = FaceParameters.from_vector(table[:, : layout.size], layout)
         features = table[:, layout.size :] if self.preset.feature_size else None

@@ -12,12 +12,12 @@ from keras_scnn.protocols.choices import OWN_OPTIONS
 from keras_scnn.protocols.evaluation import OPTION_HOMES, OPTION_NEEDS
 from keras_scnn.settings import flag, folders_of
 from keras_scnn.storage import short_name
-from keras_scnn.storage.downloads import split_digest
 from keras_scnn.storage.outputs import listed_files, real_path
 from keras_scnn.storage.text import read_json
 
 UNNAMED = {"photos", *OPTION_NEEDS}  # options that go with one whose file names the result
-ENDINGS = (".json", ".txt", ".png", "-curves.png")
+OF_YARDSTICK = (".json", ".txt")
+ENDINGS = (*OF_YARDSTICK, ".png", "-curves.png")
 
 
 def names_of(preset: str | os.PathLike, data: str | os.PathLike) -> tuple[str, str]:
@@ -30,16 +30,19 @@ def _name(path: str | os.PathLike) -> str:
     return place.name if place.is_dir() else place.stem
 
 
-def replaceable_result(args: argparse.Namespace, measure: str = "") -> tuple[str, dict[str, Any]]:
+def replaceable_result(
+    args: argparse.Namespace, measure: str = "", kind: str = ""
+) -> tuple[str, dict[str, Any]]:
     """The name of a result, without ending, and its inputs; both depend on the same options.
 
     Args:
         args: the command line of ``evaluate``.
         measure: the option of ``protocols.choices`` that selects the protocol, '' for none.
+        kind: of the data, see ``evaluation.checked_kind``, which selects it otherwise.
 
     Returns:
-        preset, data, measure and the other inputs, joined by '-'; and the preset, the data and the
-        options that the result depends on, as JSON values, paths absolute.
+        preset, data, measure and the other inputs, joined by '-'; and the preset, the data, its
+        kind and the options that the result depends on, as JSON values, paths absolute.
 
     Raises:
         ValueError: a file of that name exists in ``args.out``, and is not of a result of these
@@ -50,10 +53,11 @@ def replaceable_result(args: argparse.Namespace, measure: str = "") -> tuple[str
     for option, value in given.items():
         if option not in UNNAMED:
             words += _words(option, value)
-    preset = split_digest(os.fspath(args.preset))[0]
+    preset = os.fspath(args.preset)
     inputs = {"preset": Path(preset) if os.path.isdir(preset) else preset, "data": args.data}
+    inputs |= {"kind": kind} if kind else {}
     stem, plain = short_name("-".join(words)), _plain(inputs | given)
-    _check_replaceable(args.out, stem, plain)
+    _check_replaceable(args.out, stem, plain, OF_YARDSTICK if measure else ENDINGS)
     return stem, plain
 
 
@@ -83,12 +87,14 @@ def _plain(value: Any) -> Any:
     return str(real_path(value)) if isinstance(value, Path) else value
 
 
-def _check_replaceable(folder: Path, stem: str, inputs: dict[str, Any]) -> None:
+def _check_replaceable(
+    folder: Path, stem: str, inputs: dict[str, Any], endings: tuple[str, ...]
+) -> None:
     """See ``replaceable_result``."""
     note = folder / f"{stem}.json"
     earlier = _inputs_in(note)
     own = {note.name, *listed_files(note)} if earlier == inputs else set()
-    for name in (f"{stem}{ending}" for ending in ENDINGS):
+    for name in (f"{stem}{ending}" for ending in endings):
         if os.path.lexists(folder / name) and name not in own:
             keys = inputs.keys() | (earlier or {}).keys()
             other = sorted(k for k in keys if earlier and earlier.get(k) != inputs.get(k))

@@ -15,6 +15,7 @@ from keras_scnn.evaluation.report import Row
 from keras_scnn.protocols.photo_predictions import PhotoPredictions, PhotoPredictor
 from keras_scnn.protocols.shape_truth import ShapeTruth, check_comparable
 from keras_scnn.protocols.yardsticks import Yardstick, bootstrap_note
+from keras_scnn.storage.text import counted
 
 NAMES = {"network": "prediction", "halves": "bound, the person's other half of photos"}
 
@@ -44,10 +45,9 @@ def evaluate_shapes(
     predictions = predictor([Path(folder) / str(photo) for photo in truth.photo])
     kept, constant = predictions.kept, truth.of_others.mean(axis=0)
     if len(kept) < 2:
-        raise ValueError(
-            f"{folder}: one of {len(truth.photo)} photos shows a face, and two are needed; the "
-            f"first without: {predictions.left_out[0]}"
-        )
+        without = "".join(f"; the first without: {why}" for why in predictions.left_out[:1])
+        photos = counted(len(truth.photo), "photo")
+        raise ValueError(f"{folder}: one of {photos} shows a face, and two are needed{without}")
     dense = _predicted_deviations(predictions, len(truth.mean))
     yaw = truth.yaw_degrees
     of_others, own, other = (

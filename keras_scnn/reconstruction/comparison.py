@@ -136,8 +136,8 @@ def _check_faces(model: MorphableModel, *faces: Reconstruction) -> None:
     for face in faces:
         if face.model is not model and face.model.digest != model.digest:
             raise ValueError(
-                f"a face of face model '{face.model.name}', the preset's is '{model.name}'; both "
-                "faces must be reconstructed with the preset"
+                f"a face was reconstructed with another face model (named '{face.model.name}') "
+                f"than the preset's ('{model.name}'); reconstruct both faces with the preset"
             )
     lengths = [len(face.features) for face in faces if face.features is not None]
     if len(set(lengths)) > 1:

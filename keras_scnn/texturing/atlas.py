@@ -75,12 +75,15 @@ class Atlas:
 
     @cached_property
     def scale(self) -> float:
-        """The size of the model's mean face / that of the open face model's, by the eye corners."""
+        """Ratio of the mean faces' sizes, the model's to the open face model's.
+
+        The size is the distance of the outer eye corners.
+        """
         return eyes_apart(self.model, self.model.mean) / EYES_APART
 
     @cached_property
     def mean_face(self) -> np.ndarray:
-        """(N, 3) mm of the open face model: the model's mean face at that model's size."""
+        """(N, 3) mm, the model's mean face at the size of the open face model's."""
         return self.model.mean / self.scale
 
     def at_texels(self, attributes: np.ndarray) -> np.ndarray:

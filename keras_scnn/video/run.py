@@ -121,10 +121,20 @@ def reconstruct_clip(
     }
     about = {**plan, "face_model": preset.face_model.name, "command": command}
     with claimed_folder(out, plan, "results"):
+        _check_summary(out)
         if done := _finished(out):
             return done
         _check_photos(out)
         return _Run(clip, out, settings, preset, about, workers).make()
+
+
+def _check_summary(out: Path) -> None:
+    """Raise a ValueError if a photo's results have the name of the clip's summary."""
+    if listed_files(out / DONE):
+        raise ValueError(
+            f"{out / DONE}: has the results of a photo, and the summary of the clip would "
+            "overwrite it; move that photo's results away, or choose another folder"
+        )
 
 
 def _finished(out: Path) -> ClipResult | None:
@@ -144,7 +154,7 @@ def _check_photos(out: Path) -> None:
     for note in sorted(out.glob("face_*.json")):
         if taken := {f"{note.stem}.glb", f"{note.stem}.csv"} & listed_files(note):
             raise ValueError(
-                f"{out}: the clip's results would overwrite {', '.join(sorted(taken))} of a photo "
+                f"{out}: the clip's results could overwrite {', '.join(sorted(taken))} of a photo "
                 f"({note.name}); move that photo's results away, or choose another folder"
             )
 

@@ -41,6 +41,8 @@ def test_the_linear_part_is_removed_with_the_weights():
     inputs, weights = rng.normal(size=(50, 2)), rng.integers(0, 4, 50).astype(float)
     values = inputs @ [2.0, -1.0] + 3
     np.testing.assert_allclose(without_linear_part(values, inputs, weights), 0, atol=1e-9)
+    left = without_linear_part(values, inputs, weights)  # before: a slope of these roundings
+    assert np.isnan(scalar_agreement(left, rng.normal(size=50), weights)["slope"])
     noisy = values + rng.normal(size=50)
     rest = without_linear_part(noisy, inputs, weights)
     np.testing.assert_allclose((weights * rest) @ np.c_[inputs, np.ones(50)], 0, atol=1e-9)

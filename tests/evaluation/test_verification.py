@@ -91,6 +91,12 @@ def test_a_threshold_lies_in_the_middle_between_the_nearest_pairs_of_the_other_f
     assert verification(distance, same, fold=fold).threshold == pytest.approx(np.mean(by_hand))
 
 
+def test_d_prime_is_not_that_of_rounded_means():
+    """0.1 is not exactly the mean of seven times 0.1."""
+    distance = np.repeat([0.1, 0.3], 7)
+    assert verification(distance, distance < 0.2).d_prime == 0
+
+
 def test_d_prime_is_that_of_its_formula(rng):
     distance, same = rng.uniform(size=300), rng.random(300) < 0.3
     one, two = distance[same], distance[~same]

@@ -63,7 +63,7 @@ def test_inverses_are_opencvs(noise):
         ([0, 0, 0, 10], 120, "must be above 0"),
         ([0, 0, 10, -1], 120, "must be above 0"),
         ([0, 0, 10, 10], 0, "must be above 0"),
-        ([0, 0, 10], 120, "box has the shape"),
+        ([0, 0, 10], 120, r"box has the shape \(3,\); it must be \(..., 4\): x0, y0, x1, y1"),
     ],
 )
 def test_an_empty_box_is_refused(box, size, message):

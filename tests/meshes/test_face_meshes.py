@@ -270,6 +270,8 @@ def test_without_a_photo_there_is_neither_texture_nor_camera(face, tmp_path):
     glb = read_glb(tmp_path / "a.glb")
     assert not {"cameras", "textures", "images"} & set(glb.json)
     face.write_mesh(tmp_path / "b.obj")
+    lines = [line.split()[1:] for line in (tmp_path / "b.obj").open() if line.startswith("vt ")]
+    np.testing.assert_allclose(np.float64(lines)[: len(face.model.uv)], face.model.uv, atol=1e-6)
     assert {p.name for p in tmp_path.iterdir()} == {"a.glb", "b.obj"}
 
 

@@ -109,7 +109,7 @@ def test_accuracy_by_group_stands_in_the_results(predictor, people, pairs_file, 
 def test_groups_of_other_people_are_refused_before_photos_are_read(people, pairs_file):
     file = people / "groups.csv"
     file.write_text("person,sex\np0001,woman\npeople/p3,\n")
-    message = r"groups.csv: no group of anybody in .*all.csv; .*, such as p0"
+    message = r"groups.csv: has a group for none of the people in .*all.csv; .*, such as p0"
     with pytest.raises(ValueError, match=message):
         evaluate_listed_pairs(
             lambda _: pytest.fail("it was read"), [pairs_file], people, groups=file

@@ -67,7 +67,7 @@ def test_a_kind_without_a_found_pair_has_no_distances(predictor, people, pairs_f
 def test_one_photo_without_a_face_is_in_the_singular(predictor, people, pairs_file):
     cv2.imwrite(str(people / "people" / "p0" / "0.png"), np.zeros((48, 48, 3), np.uint8))
     result = evaluate_listed_pairs(predictor, [pairs_file], people, resamples=0)
-    assert result.notes[0].endswith("no face found in 1 photo")
+    assert result.notes[0].endswith("no face measured in 1 photo")
 
 
 def test_lost_pairs_are_far_for_one_person_and_near_for_two():

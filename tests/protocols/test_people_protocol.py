@@ -189,7 +189,9 @@ def test_too_little_to_measure_is_an_error(preset, folder):
     def blind(image):
         raise ValueError("no face found")
 
-    with pytest.raises(ValueError, match="none of 48 photos shows.*p00_0001.png: no face"):
+    with pytest.raises(
+        ValueError, match="none of 48 photos can be measured.*p00_0001.png: no face"
+    ):
         evaluate_people(measuring(preset, blind), folder)
     for photo in [p for p in folder.rglob("*.png") if p.parent.name != "p11"]:
         photo.write_bytes(b"no photo")
@@ -242,6 +244,15 @@ def test_pairs_of_missing_photos_are_refused_before_any_photo_is_read(preset, fo
     message = "pairs.txt: .*people has both photos of 0 pairs of one person and . of two, of 60"
     with pytest.raises(ValueError, match=message):
         evaluate_pairs(predictor, pairs_file, folder)
+
+
+def test_a_photo_whose_name_the_system_refuses_is_listed(preset, folder, pairs_file):
+    first = pairs_file.read_text().splitlines()[1]
+    too_long = "x" * 300
+    pairs_file.write_text(pairs_file.read_text().replace(first, f"{too_long}\t1\t2", 1))
+    result = evaluate_pairs(measuring(preset), pairs_file, folder, resamples=0)
+    assert any(too_long in reason for reason in result.left_out)
+    assert any("1 pair left out" in note for note in result.notes)
 
 
 def test_the_only_pairs_that_are_found_must_make_two_folds(preset, folder):

@@ -53,7 +53,7 @@ def test_a_photo_without_a_face_or_that_cannot_be_read_is_left_out(predictor, pa
     assert result.kept.tolist() == [0, 2, 3, 5]
     assert result.position.tolist() == [0, -1, 1, 2, -1, 3]
     assert [str(paths[1]) in result.left_out[0], str(paths[4]) in result.left_out[1]] == [True] * 2
-    with pytest.raises(ValueError, match="none of 1 photo shows a face"):
+    with pytest.raises(ValueError, match="none of 1 photo can be measured; .*no face found"):
         predictor([paths[1]])
     with pytest.raises(FileNotFoundError, match=r"no.png: no such photo"):
         predictor([paths[0].with_name("no.png")])
@@ -137,7 +137,7 @@ def test_a_prediction_that_is_not_finite_is_left_out(predictor, paths):
     kernel = keras.ops.convert_to_numpy(layer.kernel).copy()
     kernel[0, 14] = np.nan
     layer.kernel.assign(kernel)
-    message = r"none of \d+ photos shows a face; the first: .*: the network's numbers .* not"
+    message = r"none of \d+ photos can be measured; the first: .*: the network's numbers .* not"
     with pytest.raises(ValueError, match=message):
         predictor(paths)
 

@@ -95,6 +95,33 @@ def test_results_of_the_same_inputs_may_be_replaced_and_others_not(words, names,
         result_of(words, "pairs", **names)
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "key"),
+    [
+        ({"kind": "people"}, {"kind": "AFLW2000-3D"}, "kind"),
+        (
+            {"preset": f"https://host/mobile#sha256={64 * '0'}"},
+            {"preset": f"https://host/mobile#sha256={64 * '1'}"},
+            "preset",
+        ),
+    ],
+)
+def test_another_protocol_or_digest_is_another_input(one, other, key):
+    def result(preset="mobile", kind=""):
+        return replaceable_result(parse(command("", preset)), "", kind)
+
+    write(*result(**one))
+    assert result(**one)
+    with pytest.raises(ValueError, match=rf"out/mobile-cfp.json: has other inputs \({key}\)"):
+        result(**other)
+
+
+def test_a_measure_replaces_no_pictures():
+    Path("out").mkdir()
+    Path("out", "mobile-cfp-gaze.png").touch()
+    assert result_of("--gaze", "gaze")[0] == "mobile-cfp-gaze"
+
+
 def test_no_other_file_is_replaced():
     """Such as the bars of data named 'cfp-curves'."""
     stem, inputs = result_of("")

@@ -307,9 +307,9 @@ def test_people_with_too_few_photos_are_refused_before_any_is_labeled(
         ("of_others", np.nan, "'of_others' must hold finite numbers"),
         ("mean", np.inf, "'mean' must hold finite numbers"),
         ("yaw_degrees", np.nan, "'yaw_degrees' must hold finite numbers"),
-        ("half", 2, "'half' must be whole numbers below 2"),
-        ("indices68", -1, "'indices68' must be whole numbers below 70"),
-        ("indices68", 70, "'indices68' must be whole numbers below 70"),
+        ("half", 2, "'half' must be whole numbers from 0 to 1"),
+        ("indices68", -1, "'indices68' must be whole numbers from 0 to 69"),
+        ("indices68", 70, "'indices68' must be whole numbers from 0 to 69"),
     ],
 )
 def test_a_truth_with_impossible_numbers_is_refused(truth, tmp_path, name, value, message):

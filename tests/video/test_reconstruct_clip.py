@@ -178,12 +178,25 @@ def test_a_photos_results_in_an_unfinished_run_are_not_overwritten(clip_file, tm
         (out / name).unlink()
     write = lambda stem: stem.with_suffix(".glb").write_text("of a photo")  # noqa: E731
     Results(out, (tmp_path / "face.jpg",)).publish("face_0", {}, write)
-    with pytest.raises(ValueError, match=r"overwrite face_0.glb of a photo \(face_0.json\)"):
+    with pytest.raises(ValueError, match=r"could overwrite face_0.glb of a photo \(face_0.json\)"):
         run(clip_file, out, part_frames=5)
     assert (out / "face_0.glb").read_text() == "of a photo"
     (out / "face_0.json").rename(tmp_path / "face_0.json")
     (out / "face_0.glb").rename(tmp_path / "face_0.glb")
     assert run(clip_file, out, part_frames=5).tracks == 1
+
+
+def test_a_photos_results_are_not_taken_for_the_clips_summary(clip_file, tmp_path):
+    """Before: they were to be deleted, as a damaged summary."""
+    out = tmp_path / "out"
+    run(clip_file, out, part_frames=5)
+    (out / "clip.json").unlink()  # as if it had been stopped
+    Results(out, (tmp_path / "clip.jpg",)).publish(
+        "clip", {}, lambda stem: stem.with_suffix(".glb").write_text("of a photo")
+    )
+    with pytest.raises(ValueError, match="clip.json: has the results of a photo, and the summary"):
+        run(clip_file, out, part_frames=5)
+    assert (out / "clip.glb").read_text() == "of a photo"
 
 
 def test_results_of_another_procedure_are_not_reused(clip_file, done, monkeypatch):

@@ -117,7 +117,7 @@ function averagedPatch(photo: Pixels, box: Box, block: number): Patch {
   const [covered, allowed] = [width * height * block ** 2, 2 * photo.width * photo.height];
   if (covered > Math.max(MAX_PATCH_PIXELS, allowed)) {
     throw new RangeError(
-      `the photo of ${photo.width} x ${photo.height} px is too long for this square: with whole blocks it covers ${width * block} x ${height * block} px`,
+      `the photo of ${photo.width} x ${photo.height} px is too long for a square crop: ${width * block} x ${height * block} px would be averaged`,
     );
   }
   const values = new Uint8Array(width * height * 3);

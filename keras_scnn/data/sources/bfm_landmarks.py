@@ -27,6 +27,7 @@ from keras_scnn.face_models.bfm import MICROMETER
 from keras_scnn.geometry.alignment import apply_similarity, similarity_alignment
 from keras_scnn.geometry.camera import compose, project
 from keras_scnn.geometry.rotations import rotation_from_euler
+from keras_scnn.geometry.shapes import shaped
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.photos.files import either_case
 from keras_scnn.storage import atomic_path
@@ -148,9 +149,7 @@ def image_from_bfm(pose: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: the last axis does not have length 7.
     """
-    pose = np.asarray(pose, np.float64)
-    if pose.shape[-1:] != (7,):
-        raise ValueError(f"pose has the shape {pose.shape}; it must be (..., 7)")
+    pose = np.float64(shaped("pose", pose, 7))
     x, y, z = np.moveaxis(pose[..., 3:6], -1, 0)
     # x counts from 1. In the files' convention y becomes 451 - y; minus 1, it counts from 0.
     translation = np.stack([x - 1, IMAGE_SIZE - y, z], axis=-1)

@@ -34,13 +34,17 @@ class BfmAnnotation:
     landmarks: np.ndarray | None = None
 
 
-def read_bfm_annotation(path: str | os.PathLike) -> BfmAnnotation:
+def read_bfm_annotation(path: str | os.PathLike, data_set: str = "300W-LP") -> BfmAnnotation:
     """Read the parameters of one face, and its 68 landmarks if the file has them.
+
+    Args:
+        path: of the file.
+        data_set: its name, for messages.
 
     Raises:
         FileNotFoundError, ValueError: see ``read_mat``; or the scale is 0.
     """
-    arrays = read_mat(path, {**FACE, **POSE}, "300W-LP", optional=LANDMARKS)
+    arrays = read_mat(path, {**FACE, **POSE}, data_set, optional=LANDMARKS)
     shape, expression, pose = (arrays[key].reshape(-1) for key in (*FACE, *POSE))
     if not pose[6]:  # in published files it may be negative
         raise ValueError(f"{path}: the scale in Pose_Para is 0; a face needs another one")
