@@ -6,6 +6,7 @@ A site has ``index.html`` with its scripts, LiteRT's WebAssembly, the sample pic
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -70,7 +71,8 @@ def _put_page(work: Path, folder: Path) -> None:
         OSError: it cannot be moved.
     """
     if not (folder / "dist" / "index.html").is_file() and folder.exists():
-        os.replace(folder, work.with_name("incomplete"))
+        with contextlib.suppress(FileNotFoundError):  # another process was faster
+            os.replace(folder, work.with_name("incomplete"))
     try:
         os.replace(work, folder)
     except OSError:

@@ -282,7 +282,7 @@ def _parse_v2(body: bytes, headers: dict, model: str) -> Any:
 
 def _infer_endpoint(plane: Any) -> Callable:
     """The endpoint of ``INFER``; KServe's own parses bodies before their limits are checked."""
-    from fastapi.responses import Response
+    from fastapi.responses import JSONResponse, Response
     from kserve.protocol.rest.v2_endpoints import V2Endpoints
 
     endpoints = V2Endpoints(plane)
@@ -294,9 +294,8 @@ def _infer_endpoint(plane: Any) -> Callable:
         answer = await endpoints.infer(request, raw, request_body=await request.body(), **given)
         if answer is raw:
             return raw
-        # Nothing else is answered meanwhile: json.dumps would take five times as long.
-        text = answer.model_dump_json()
-        return Response(text, headers=dict(raw.headers), media_type="application/json")
+        # Not model_dump_json(), which is faster but writes NaN as null, as if it were an answer.
+        return JSONResponse(answer.model_dump(), headers=dict(raw.headers))
 
     return infer
 

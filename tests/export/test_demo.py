@@ -153,3 +153,19 @@ def test_a_page_that_appears_at_the_last_moment_is_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(website.os, "replace", replace)
     with pytest.raises(OSError, match="nowhere"):
         website._put_page(work, tmp_path / "nowhere" / "web")
+
+
+def test_an_incomplete_page_that_another_process_moves_first_is_no_error(tmp_path, monkeypatch):
+    work, folder, replace = tmp_path / "work", tmp_path / "web", os.replace
+    (work / "dist").mkdir(parents=True)
+    (work / "dist" / "index.html").write_text("new")
+    (folder / "dist").mkdir(parents=True)
+
+    def late(one, other):
+        if one == folder:
+            replace(folder, tmp_path / "moved by another process")
+        replace(one, other)
+
+    monkeypatch.setattr(website.os, "replace", late)
+    website._put_page(work, folder)
+    assert (folder / "dist" / "index.html").read_text() == "new"

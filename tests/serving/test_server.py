@@ -665,3 +665,14 @@ def test_the_page_of_the_interface_describes_errors_as_they_are(served):
     assert [text.partition(":")[0] for text in shown] == [
         "instances[0]", "2 inputs; give 'image', or 'photo' and 'box'", "inputs.0.data",
     ]  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_numbers_that_are_not_finite_are_no_answer_of_v2(served, monkeypatch, value):
+    """JSON has none; null would pass for an answer."""
+    found = {"parameters": np.full((1, 12), value, np.float32)}
+    monkeypatch.setattr(Fake, "crops", lambda self, crops: found)
+    crop = {"name": "image", "shape": [1, 4, 4, 3], "datatype": "UINT8", "data": [0] * 48}
+    answer = served.post_json({"inputs": [crop]}, INFER)
+    assert (answer.status_code, "outputs" in answer.json()) == (503, False), answer.text
