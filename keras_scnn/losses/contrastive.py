@@ -2,7 +2,8 @@
 
 ``same`` is 1 where both photos show one person and 0 where they show two. Each loss is the mean
 over the batch's pairs: pairs of one person are pulled together, pairs of two are pushed apart. A
-kind of pair that the batch lacks contributes exactly 0, and its gradients are finite.
+kind of pair that the batch lacks contributes exactly 0, and its gradients are finite. Different
+numbers of labels and distances raise a ValueError.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from keras_scnn.losses.batches import mean_of_rows, paired
 from keras_scnn.settings import check_above, check_at_least, check_share
 
 FLOAT32_STEP = 2.0**-23
@@ -29,12 +31,12 @@ def contrastive_loss(same, distance, margin=1.0):
     Returns:
         Scalar float32.
     """
-    return ops.mean(contrastive_rows(same, distance, margin))
+    return mean_of_rows(contrastive_rows(same, distance, margin))
 
 
 def contrastive_rows(same, distance, margin):
     """(B,) the loss of each pair, whose mean is ``contrastive_loss``."""
-    same, distance = _as_float(same), _as_float(distance)
+    same, distance = paired(same, "distance", distance)
     push = ops.maximum(margin - distance, 0.0)
     return (same * distance**2 + (1 - same) * push**2) / 2
 
@@ -53,12 +55,12 @@ def exponential_contrastive_loss(same, distance, upper_bound):
     Returns:
         Scalar float32.
     """
-    return ops.mean(exponential_rows(same, distance, upper_bound))
+    return mean_of_rows(exponential_rows(same, distance, upper_bound))
 
 
 def exponential_rows(same, distance, upper_bound):
     """(B,) the loss of each pair, whose mean is ``exponential_contrastive_loss``."""
-    same, distance = _as_float(same), _as_float(distance)
+    same, distance = paired(same, "distance", distance)
     pull = 2 / upper_bound * distance**2
     push = 2 * upper_bound * ops.exp(-2.77 / upper_bound * distance)
     return same * pull + (1 - same) * push
@@ -75,7 +77,8 @@ def different_quantile(same, distance, quantile: float):
     Returns:
         Scalar float32 without gradient; 0, a margin without effect, if there are no such pairs.
     """
-    same, distance = _as_float(same), ops.stop_gradient(_as_float(distance))
+    same, distance = paired(same, "distance", distance)
+    distance = ops.stop_gradient(distance)
     different = same < 0.5
     count = ops.sum(ops.cast(different, "int32"))
     ordered = ops.sort(ops.where(different, distance, float("inf")))
@@ -97,19 +100,6 @@ def check_margin(margin: float | None, margin_quantile: float | None, margin_fac
     if margin_quantile is not None:
         check_share("margin_quantile", margin_quantile)
     check_above("margin_factor", margin_factor)
-
-
-def batch_mean(loss):
-    """Reshape a scalar mean over a batch's pairs to (1,), for a loss without per-sample values.
-
-    Keras divides a mean over samples by the number of replicas of a distribution strategy, whose
-    gradients are summed. It would not divide a scalar, and N replicas would count N times.
-    """
-    return ops.reshape(loss, (1,))
-
-
-def _as_float(values):
-    return ops.reshape(ops.cast(values, "float32"), (-1,))
 
 
 @keras.saving.register_keras_serializable("keras_scnn")

@@ -5,8 +5,9 @@ kind of pair that the batch lacks contributes exactly 0, and its gradients are f
 JAX devices pairs are formed over the whole batch, under a TensorFlow strategy within each replica's
 part.
 
-Vectors that are not (B, D) raise a ValueError. Losses of single photos honor ``sample_weight``;
-those of pairs of photos reject it, since weights are per photo, not per pair.
+Vectors that are not (B, D), or do not match the labels, raise a ValueError. Losses of single photos
+honor ``sample_weight``; those of pairs of photos reject it, since weights are per photo, not per
+pair.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-from keras_scnn.losses.contrastive import batch_mean, check_margin, different_quantile
+from keras_scnn.losses.batches import batch_mean, matching, mean_of_rows
+from keras_scnn.losses.contrastive import check_margin, different_quantile
 from keras_scnn.settings import check_above
 
 EXCLUDED_LOGIT = -1e9  # contributes exactly 0 to a softmax
@@ -90,7 +92,7 @@ def supervised_contrastive_loss(person, features, temperature=0.1):
     Returns:
         Scalar float32: the mean over the photos whose person has another one in the batch.
     """
-    return ops.mean(supervised_rows(person, features, temperature))
+    return mean_of_rows(supervised_rows(person, features, temperature))
 
 
 def supervised_rows(person, features, temperature):
@@ -118,7 +120,7 @@ def neighborhood_loss(person, vectors, scale=1.0):
     Returns:
         Scalar float32: the mean over the photos whose person has another one in the batch.
     """
-    return ops.mean(neighborhood_rows(person, vectors, scale))
+    return mean_of_rows(neighborhood_rows(person, vectors, scale))
 
 
 def neighborhood_rows(person, vectors, scale):
@@ -156,6 +158,7 @@ def relational_loss(teacher, vectors):
         Scalar float32, 0 to 4; exactly 0 if fewer than two photos have an embedding.
     """
     teacher, vectors = _checked("teacher", teacher), _checked("vectors", vectors)
+    teacher, vectors = matching(teacher, vectors, axes=1)
     known = ops.cast(ops.logical_not(ops.any(ops.isnan(teacher), axis=-1)), "float32")
     teacher = ops.where(ops.isnan(teacher), 0.0, teacher)
     counts, _ = pair_masks(ops.zeros_like(known))
@@ -173,12 +176,13 @@ def embedding_distance(teacher, embedding):
     Returns:
         Scalar float32; exactly 0 if no photo has one.
     """
-    return ops.mean(embedding_rows(teacher, embedding))
+    return mean_of_rows(embedding_rows(teacher, embedding))
 
 
 def embedding_rows(teacher, embedding):
     """(B,) the loss of each photo, whose mean is ``embedding_distance``."""
     teacher, embedding = _checked("teacher", teacher), _checked("embedding", embedding)
+    teacher, embedding = matching(teacher, embedding)
     known = ops.logical_not(ops.any(ops.isnan(teacher), axis=-1))
     teacher = ops.where(known[:, None], teacher, 0.0)
     square = ops.sum(ops.square(teacher - embedding), axis=-1)

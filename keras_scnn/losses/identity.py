@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from keras_scnn.losses.batches import mean_of_rows, paired
 from keras_scnn.settings import check_number
 
 
@@ -21,14 +22,16 @@ def identity_loss(same, similarity, margin=0.2):
 
     Returns:
         Scalar float32, the mean over the pairs; a kind of pair that the batch lacks adds 0.
+
+    Raises:
+        ValueError: there are not as many cosines as labels.
     """
-    return ops.mean(identity_rows(same, similarity, margin))
+    return mean_of_rows(identity_rows(same, similarity, margin))
 
 
 def identity_rows(same, similarity, margin):
     """(B,) the loss of each pair, whose mean is ``identity_loss``."""
-    same = ops.reshape(ops.cast(same, "float32"), (-1,))
-    similarity = ops.reshape(ops.cast(similarity, "float32"), (-1,))
+    same, similarity = paired(same, "similarity", similarity)
     push = ops.maximum(similarity - margin, 0.0)
     return same * (1 - similarity) + (1 - same) * push
 

@@ -1,6 +1,7 @@
 """Regression losses: weighted parameter distance cost, vertex distance, landmark distance.
 
-Each loss gives one value per face, so that Keras can weight faces (``sample_weight``). All can be
+Each loss gives one value per face, so that Keras can weight faces (``sample_weight``); labels and
+predictions whose shapes do not match raise a ValueError. All can be
 saved with a compiled model. ``WPDC`` and ``ParameterLoss`` save the second moments of the face
 model's bases, which are all that they need; ``VertexDistance`` needs the vertices, so it can be
 saved only for face models that ``load_face_model`` knows by name.
@@ -16,6 +17,7 @@ from keras import ops
 
 from keras_scnn.face_models import load_face_model
 from keras_scnn.geometry.landmarks68 import OPENINGS
+from keras_scnn.losses.batches import matching, mean_of_rows
 from keras_scnn.losses.vertex_effect import VertexEffect, whitening_config, whitening_of
 from keras_scnn.models.heads import FaceDecoder
 from keras_scnn.morphable_model import MorphableModel
@@ -39,15 +41,15 @@ def wpdc(target, predicted, effect):
     Returns:
         Scalar, the mean over the batch.
     """
-    return ops.mean(wpdc_rows(target, predicted, effect))
+    return mean_of_rows(wpdc_rows(target, predicted, effect))
 
 
 def wpdc_rows(target, predicted, effect):
     """(B,) the loss of each face, whose mean is ``wpdc``."""
-    target, predicted = _single(target, predicted)
+    target, predicted = matching(target, predicted)
     difference = target - predicted
     weight = ops.stop_gradient(ops.abs(difference) * effect)
-    weight = weight / ops.maximum(ops.max(weight, axis=-1, keepdims=True), 1e-12)
+    weight = weight / ops.max(weight, axis=-1, keepdims=True, initial=1e-12)
     return ops.sum(weight * difference**2, axis=-1)
 
 
@@ -61,8 +63,8 @@ def vertex_distance(target, predicted):
     Returns:
         Scalar, in that unit.
     """
-    target, predicted = _single(target, predicted)
-    return ops.mean(_length(target - predicted))
+    target, predicted = matching(target, predicted)
+    return mean_of_rows(ops.mean(_length(target - predicted), axis=-1))
 
 
 def landmark_distance(target, predicted, unit=1.0, depth_weight=0.0, columns=None):
@@ -86,12 +88,12 @@ def landmark_distance(target, predicted, unit=1.0, depth_weight=0.0, columns=Non
         ValueError: ``columns`` is unknown, ``target`` has another number of columns, or
             ``depth_weight`` is above 0 and depth is missing.
     """
-    return ops.mean(landmark_rows(target, predicted, unit, depth_weight, columns))
+    return mean_of_rows(landmark_rows(target, predicted, unit, depth_weight, columns))
 
 
 def landmark_rows(target, predicted, unit, depth_weight, columns):
     """(B,) the loss of each face, whose mean is ``landmark_distance``."""
-    target, predicted = _single(target, predicted)
+    target, predicted = matching(target, predicted, axes=-1)
     names = _column_names(target, columns)
     if depth_weight and ("d" not in names or predicted.shape[-1] < 3):
         raise ValueError(
@@ -149,12 +151,12 @@ def opening_distance(target, predicted, unit=1.0, columns=None):
     Returns:
         Scalar; exactly 0 if all weights are 0.
     """
-    return ops.mean(opening_rows(target, predicted, unit, columns))
+    return mean_of_rows(opening_rows(target, predicted, unit, columns))
 
 
 def opening_rows(target, predicted, unit, columns):
     """(B,) the loss of each face, whose mean is ``opening_distance``."""
-    target, predicted = _single(target, predicted)
+    target, predicted = matching(target, predicted, axes=-1)
     upper, lower = OPENINGS[:, 0].tolist(), OPENINGS[:, 1].tolist()
 
     def rows(points, which):
@@ -170,11 +172,6 @@ def opening_rows(target, predicted, unit, columns):
     # Weights are normalized over the whole batch, as in ``landmark_rows``.
     mean_weight = ops.maximum(ops.mean(ops.sum(weight, axis=-1)), 1e-12)
     return ops.sum(weight * distance, axis=-1) / mean_weight
-
-
-def _single(*arrays):
-    """Cast to float32, in which losses compute; labels may have any numeric type."""
-    return [ops.cast(array, "float32") for array in arrays]
 
 
 def _length(vectors):
@@ -236,7 +233,7 @@ class ParameterLoss(keras.losses.Loss):
         self._gram = shape_weight * self._effect.identity_gram
 
     def call(self, y_true, y_pred):
-        y_true, y_pred = _single(y_true, y_pred)
+        y_true, y_pred = matching(y_true, y_pred)
         difference = (y_true - y_pred)[:, self._effect.identity]
         shape = ops.sum(ops.matmul(difference, self._gram) * difference, axis=-1)
         return self.wpdc_weight * wpdc_rows(y_true, y_pred, self._effect(y_true)) + shape
@@ -270,7 +267,8 @@ class VertexDistance(keras.losses.Loss):
         self._space, self._decode = space, FaceDecoder.vertices(space)
 
     def call(self, y_true, y_pred):
-        return ops.mean(_length(self._decode(y_true) - self._decode(y_pred)), axis=-1)
+        true, ours = (self._decode(values) for values in matching(y_true, y_pred))
+        return ops.mean(_length(true - ours), axis=-1)
 
     def get_config(self):
         space = self._space

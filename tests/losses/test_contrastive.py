@@ -6,8 +6,10 @@ from keras import ops
 from keras_scnn.losses import (
     ContrastiveLoss,
     ExponentialContrastiveLoss,
+    IdentityLoss,
     contrastive_loss,
     exponential_contrastive_loss,
+    identity_loss,
 )
 from keras_scnn.losses.contrastive import different_quantile
 
@@ -150,3 +152,39 @@ def test_half_precision_distances_are_summed_in_single():
 def test_bounds_that_make_no_sense_are_refused(bound):
     with pytest.raises(ValueError, match=f"upper_bound is {bound}; it must be above 0"):
         ExponentialContrastiveLoss(bound)
+
+
+PAIR_LOSSES = {
+    "contrastive": (contrastive_loss, "distance"),
+    "exponential": (
+        lambda same, values: exponential_contrastive_loss(same, values, 2.0),
+        "distance",
+    ),
+    "identity": (identity_loss, "similarity"),
+    "ContrastiveLoss": (ContrastiveLoss(1.0), "distance"),
+    "a margin of the batch": (ContrastiveLoss(margin_quantile=0.5), "distance"),
+    "ExponentialContrastiveLoss": (ExponentialContrastiveLoss(2.0), "distance"),
+    "IdentityLoss": (IdentityLoss(), "similarity"),
+}
+
+
+@pytest.mark.parametrize("labels", [SAME[:3], SAME[:1], SAME[:0], np.stack([SAME, SAME])])
+@pytest.mark.parametrize("which", PAIR_LOSSES)
+def test_each_pair_has_one_label(which, labels):
+    loss, name = PAIR_LOSSES[which]
+    with pytest.raises(ValueError, match=f"{name} has 8 values and same {labels.size}"):
+        loss(labels, DISTANCE)
+
+
+@pytest.mark.parametrize("which", PAIR_LOSSES)
+def test_columns_of_pairs_are_rows_of_pairs(which):
+    loss, _ = PAIR_LOSSES[which]
+    expected = float(loss(SAME, DISTANCE))
+    assert float(loss(SAME[:, None], DISTANCE)) == pytest.approx(expected, rel=1e-6)
+    assert float(loss(SAME, DISTANCE[:, None])) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("which", ["contrastive", "exponential", "identity"])
+def test_a_batch_without_pairs_has_a_loss_of_0(which):
+    loss, _ = PAIR_LOSSES[which]
+    assert float(loss(SAME[:0], DISTANCE[:0])) == 0

@@ -10,7 +10,9 @@ from keras_scnn.losses import (
     LandmarkDistance,
     ParameterLoss,
     VertexDistance,
+    embedding_distance,
     landmark_distance,
+    relational_loss,
     vertex_distance,
 )
 from keras_scnn.losses.regression import opening_distance, wpdc
@@ -257,3 +259,43 @@ def test_a_weight_of_depth_needs_depths(options, columns, predicted, given):
     loss = LandmarkDistance(depth_weight=0.5, **options)
     with pytest.raises(ValueError, match=f"depth_weight is 0.5, but labels .* {given}; give"):
         loss(np.zeros((2, 68, columns)), np.zeros((2, 68, predicted)))
+
+
+POINTS = np.ones((4, 68, 4), np.float32)
+VECTORS = np.ones((4, 11), np.float32)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 0])
+@pytest.mark.parametrize(
+    ("loss", "labels", "outputs"),
+    [
+        (landmark_distance, POINTS, POINTS[..., :3]),
+        (landmark_distance, POINTS, POINTS[:, :1, :3]),
+        (opening_distance, POINTS, POINTS[..., :3]),
+        (vertex_distance, POINTS[..., :3], POINTS[..., :3]),
+        (vertex_distance, POINTS[..., :1], POINTS[..., :3]),
+        (lambda true, ours: wpdc(true, ours, VECTORS), VECTORS, VECTORS),
+        (embedding_distance, VECTORS, VECTORS),
+        (embedding_distance, VECTORS[:, :1], VECTORS),
+        (relational_loss, VECTORS, VECTORS[:, :5]),
+    ],
+)
+def test_labels_that_do_not_match_the_predictions_are_refused(loss, labels, outputs, rows):
+    with pytest.raises(ValueError, match=r"labels have the shape .* and predictions .* not match"):
+        loss(labels[:rows], outputs)
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_parameters_that_do_not_match_are_refused(tiny_face_model, tiny_whitening, rows):
+    space = ParameterSpace(tiny_face_model, tiny_whitening)
+    vectors = np.ones((4, tiny_whitening.mean.size), np.float32)
+    for loss in (WPDC(space), ParameterLoss(space, 1.0, 1.0), VertexDistance(space)):
+        with pytest.raises(ValueError, match="they do not match"):
+            loss(vectors[:rows], vectors)
+
+
+def test_the_losses_of_an_empty_batch_are_0():
+    assert float(landmark_distance(POINTS[:0], POINTS[:0, :, :3])) == 0
+    assert float(embedding_distance(VECTORS[:0], VECTORS[:0])) == 0
+    assert float(wpdc(VECTORS[:0], VECTORS[:0], VECTORS[:0])) == 0
+    assert float(vertex_distance(POINTS[:0, :, :3], POINTS[:0, :, :3])) == 0
