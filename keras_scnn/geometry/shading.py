@@ -95,7 +95,7 @@ def render(
     fill(vertices, triangles, True, depth, nearest, barycentric)
     texture = np.ascontiguousarray(texture, np.float32)
     _paint(image, nearest, barycentric, triangles, np.float32(uv), texture, irradiance)
-    return np.clip(image, 0, 255).astype(np.uint8), nearest >= 0
+    return np.clip(np.rint(image), 0, 255).astype(np.uint8), nearest >= 0
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

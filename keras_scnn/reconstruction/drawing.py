@@ -68,7 +68,7 @@ def draw_mesh(
     normals = vertex_normals(posed * [1, -1, 1], model.triangles)
     colors = interpolate(buffers, model.triangles, clay(normals, albedo))
     alpha = opacity * buffers.mask[..., None]
-    return np.clip(image * (1 - alpha) + colors * alpha, 0, 255).astype(np.uint8)
+    return np.clip(np.rint(image * (1 - alpha) + colors * alpha), 0, 255).astype(np.uint8)
 
 
 def posed_for_view(vertices: np.ndarray, yaw_degrees: float, size: int) -> np.ndarray:

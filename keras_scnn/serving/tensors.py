@@ -181,7 +181,7 @@ def _check_lengths(head: Any) -> None:
 
     inputs = _items(head, "inputs")
     if len(inputs) > MAX_INPUTS:
-        raise InvalidInput(f"{len(inputs)} inputs; give 'image', or 'photo' and 'box'")
+        raise InvalidInput(f"{len(inputs):,} inputs; give 'image', or 'photo' and 'box'")
     for part in itertools.chain([head], inputs, _items(head, "outputs")):
         for name, most in LENGTHS.items():
             value = part.get(name) if isinstance(part, dict) else None

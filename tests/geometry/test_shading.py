@@ -62,12 +62,19 @@ def rendered_plane(side: int, texture: np.ndarray, background: np.ndarray):
 def test_a_rendered_plane_shows_its_texture_under_its_light():
     texture = np.random.default_rng(0).uniform(50, 200, (16, 16, 3))
     image, mask = rendered_plane(15, texture, np.full((20, 20, 3), 7.0))
-    # A texel for every pixel: the image is the texture, but for rounding down. (The outermost
+    # A texel for every pixel: the image is the texture, but for rounding. (The outermost
     # pixel centers lie on the plane's edges, and an edge may belong to the outside.)
     inner = slice(1, 15)
-    np.testing.assert_allclose(image[inner, inner], texture[inner, inner], atol=1.01)
+    np.testing.assert_allclose(image[inner, inner], texture[inner, inner], rtol=0, atol=0.51)
     assert mask[inner, inner].all() and not mask[16:].any()
     assert (image[~mask] == 7).all()
+
+
+@pytest.mark.parametrize(("value", "drawn"), [(99.4, 99), (99.6, 100), (-3.0, 0), (255.7, 255)])
+def test_colors_are_rounded_to_the_nearest_in_range(value, drawn):
+    image, mask = rendered_plane(8, np.full((4, 4, 3), value), np.full((8, 8, 3), value))
+    assert set(image[mask].ravel()) == {drawn}
+    assert set(image[~mask].ravel()) == {drawn}
 
 
 def test_between_texels_a_rendered_plane_shows_their_blend():
@@ -75,7 +82,7 @@ def test_between_texels_a_rendered_plane_shows_their_blend():
     image, _ = rendered_plane(45, texture, np.zeros((50, 50, 3)))
     y, x = np.mgrid[1:45, 1:45]  # three pixels a texel
     place = np.stack([x / 45, 1 - y / 45], axis=-1)
-    np.testing.assert_allclose(image[1:45, 1:45], sample_texture(texture, place), atol=1.01)
+    np.testing.assert_allclose(image[1:45, 1:45], sample_texture(texture, place), rtol=0, atol=0.51)
 
 
 def test_a_curved_surface_has_the_texture_and_the_light_of_its_pixels():
