@@ -9,7 +9,12 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from keras_scnn.data.synthesis.appearance import BROW_DROP, BROWS_AND_EYES
+from keras_scnn.data.synthesis.appearance import (
+    BROW_DROP,
+    BROWS_AND_EYES,
+    MOUTH_COLOR,
+    TEETH_COLOR,
+)
 from keras_scnn.geometry.rasterizer import interpolate, rasterize
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.texturing.atlas import EYES, MOUTH, OUTER_LIPS, TEETH
@@ -17,7 +22,6 @@ from keras_scnn.texturing.atlas import EYES, MOUTH, OUTER_LIPS, TEETH
 SIZE = 2048
 SUBPIXEL = 4  # OpenCV's fixed-point drawing: 1/16 px
 HAIRLINE_MM = 50.0  # above the brows, on the midline
-MOUTH_COLOR, TEETH_COLOR = (0.42, 0.13, 0.12), (0.93, 0.91, 0.86)
 SCLERA_COLOR, IRIS_COLOR, PUPIL_COLOR = (0.93, 0.92, 0.90), (0.30, 0.20, 0.12), (0.04, 0.04, 0.04)
 IRIS_ANGLE, PUPIL_ANGLE = np.radians(27), np.radians(11)  # half angles seen from the eye's center
 # The eye island's radius corresponds to an angle of pi.

@@ -1,10 +1,13 @@
-"""Conversions between sRGB, linear RGB (light) and CIE L*a*b*."""
+"""Conversions between sRGB, linear RGB (light) and CIE L*a*b*; plain colors of the mouth."""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike
+
+# Of parts that no photo shows; sRGB, 0 to 1.
+PLAIN_MOUTH, PLAIN_TEETH = (0.42, 0.17, 0.16), (0.87, 0.84, 0.77)
 
 
 def linear_from_srgb(color: np.ndarray) -> np.ndarray:

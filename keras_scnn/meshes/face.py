@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_scnn.geometry.colors import PLAIN_MOUTH, PLAIN_TEETH
 from keras_scnn.geometry.mesh import smooth_normals
 from keras_scnn.meshes.animation import Motion
 from keras_scnn.meshes.files import check_format, write_surface
@@ -21,8 +22,8 @@ from keras_scnn.storage import atomic_path
 
 # For a face without a texture.
 COLORS: dict[str, Color] = {
-    "mouth": (0.42, 0.17, 0.16),
-    "teeth": (0.87, 0.84, 0.77),
+    "mouth": PLAIN_MOUTH,
+    "teeth": PLAIN_TEETH,
     "tongue": (0.62, 0.31, 0.30),
 }
 CLAY: Color = (0.84, 0.75, 0.69)  # for skin without a texture

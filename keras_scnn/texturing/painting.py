@@ -5,13 +5,12 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from keras_scnn.geometry.colors import light_from_lab, linear_from_srgb
+from keras_scnn.geometry.colors import PLAIN_MOUTH, PLAIN_TEETH, light_from_lab, linear_from_srgb
 from keras_scnn.texturing.atlas import MOUTH, TEETH, Atlas
 from keras_scnn.texturing.eyes import EyeColors, paint_eyes
 from keras_scnn.texturing.mouth import MouthColors
 from keras_scnn.texturing.skin import SkinAndHair
 
-MOUTH_COLOR, TEETH_COLOR = (0.42, 0.17, 0.16), (0.87, 0.84, 0.77)  # sRGB
 LIP_TINT = np.array([0.74, 0.42, 0.42])  # of the skin's light
 BROW_SHARE = 0.6
 GRAY = 3.0  # skin of less chroma (CIE a*, b*) is from a gray photo
@@ -46,8 +45,8 @@ def _paint_mouth(atlas: Atlas, picture: np.ndarray, mouth: MouthColors) -> None:
     """Lining, tongue and teeth, darker the deeper they are behind the lips."""
     light = mouth_light(atlas)[..., None]
     for region, color, usual in (
-        (MOUTH, mouth.lining, MOUTH_COLOR),
-        (TEETH, mouth.teeth, TEETH_COLOR),
+        (MOUTH, mouth.lining, PLAIN_MOUTH),
+        (TEETH, mouth.teeth, PLAIN_TEETH),
     ):
         inside = atlas.mask & (atlas.region == region)
         color = linear_from_srgb(np.array(usual)) if color is None else color

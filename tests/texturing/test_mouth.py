@@ -6,10 +6,9 @@ import pytest
 from rendered_mouth import LIPS, TEETH, lab_of, lining, mouth_albedo, mouth_photo
 from rendered_skin import SIZE, even_light, side_light
 
-from keras_scnn.geometry.colors import lab_from_linear, linear_from_srgb
+from keras_scnn.geometry.colors import PLAIN_MOUTH, PLAIN_TEETH, lab_from_linear, linear_from_srgb
 from keras_scnn.texturing.atlas import Atlas
 from keras_scnn.texturing.mouth import MouthColors, _teeth_color, edge_width, is_tooth, teeth_share
-from keras_scnn.texturing.painting import MOUTH_COLOR, TEETH_COLOR
 from keras_scnn.texturing.skin import ColorModel
 from keras_scnn.texturing.texture import PosedPhoto, person_texture, photo_texture
 from keras_scnn.texturing.views import view_of
@@ -209,7 +208,7 @@ def test_a_large_texture_has_the_photos_teeth_too(open_face, opened):
 
 def test_teeth_are_light_and_less_red_than_skin():
     skin = ColorModel(lab_of_color((0.80, 0.60, 0.50)), np.ones(3))
-    colors = [TEETH_COLOR, TEETH, LIPS, MOUTH_COLOR, (0.80, 0.60, 0.50), (0.3, 0.3, 0.3)]
+    colors = [PLAIN_TEETH, TEETH, LIPS, PLAIN_MOUTH, (0.80, 0.60, 0.50), (0.3, 0.3, 0.3)]
     found = is_tooth(np.array([lab_of_color(color) for color in colors]), skin)
     assert found.tolist() == [True, True, False, False, False, False]
 
