@@ -131,6 +131,7 @@ def predictions(request: Request, predictor: Predictor) -> dict:
     Raises:
         ValueError: a photo cannot be decoded, a box lies outside of its photo, or there are too
             many faces.
+        FloatingPointError: an output is not finite. JSON has no such numbers, and a mesh neither.
     """
     answers: dict[int, dict] = {}
     crops = {i: one for i, one in enumerate(request.instances) if isinstance(one, np.ndarray)}
@@ -219,6 +220,10 @@ def outputs(request: Request, predictor: Predictor) -> Outputs:
     For photos without boxes also ``photo_index`` (M,) int32, ``box`` (M, 4) and ``score`` (M,); M
     may be 0. Errors as ``predictions``.
     """
+    return _finite(_outputs(request, predictor))
+
+
+def _outputs(request: Request, predictor: Predictor) -> Outputs:
     crops = [one for one in request.instances if isinstance(one, np.ndarray)]
     if crops:
         return predictor.crops(np.stack(crops))
@@ -362,7 +367,16 @@ def _named(name: str, read, *arguments):
         raise ValueError(f"{name}: {error}") from error
 
 
+def _finite(outputs: Outputs) -> Outputs:
+    """The outputs; FloatingPointError if one of them is not finite."""
+    for name, value in outputs.items():
+        if not np.isfinite(value).all():
+            raise FloatingPointError(f"the network's output '{name}' is not finite")
+    return outputs
+
+
 def _rows(outputs: Outputs) -> list[dict]:
+    outputs = _finite(outputs)
     count = len(next(iter(outputs.values())))
     return [{key: value[i].tolist() for key, value in outputs.items()} for i in range(count)]
 

@@ -35,8 +35,9 @@ from keras_scnn.serving.requests import (
 from keras_scnn.serving.tensors import (
     FOUND_FACE_TYPES,
     LENGTH,
+    Encoded,
     content_type,
-    infer_response,
+    encode_response,
     read_body,
     read_tensor,
 )
@@ -162,8 +163,8 @@ def _answer(form: Any, request: Request, predictor: Predictor, version: str) -> 
     wanted = _wanted(form, request, predictor)
     given = outputs(request, predictor)
     asked = {name: given[name] for name in wanted}
-    answer = infer_response(form, asked, form.id or str(uuid.uuid4()), version or None)
-    return answer, len(given["parameters"])
+    encoded = encode_response(form, asked, form.id or str(uuid.uuid4()), version)
+    return encoded, len(given["parameters"])
 
 
 def shown(text: str) -> str:
@@ -240,13 +241,11 @@ def _plane(models: Any, version: str) -> Any:
             return partial(_parse_v1, super().decode, body, headers, attributes), attributes
 
         def encode(self, model_name, response, headers, req_attributes):
+            if isinstance(response, Encoded):
+                return response.body, _headers_of(response)
             with _as_invalid():
                 given = _with_plain_type(headers or {})
-                answer, headers = super().encode(model_name, response, given, req_attributes)
-            if LENGTH in headers:  # the endpoint drops these headers in lower case
-                headers["Content-Type"] = "application/octet-stream"
-                headers["Content-Length"] = str(len(answer))  # else chunks, even in HTTP/1.0
-            return answer, headers
+                return super().encode(model_name, response, given, req_attributes)
 
         def metadata(self):
             return super().metadata() | {"extensions": ["binary_tensor_data"]}
@@ -256,6 +255,15 @@ def _plane(models: Any, version: str) -> Any:
             return await super().model_metadata(model_name) | known
 
     return Plane(models)
+
+
+def _headers_of(answer: Encoded) -> dict[str, str]:
+    is_json, size = answer.json_size is None, str(answer.json_size)
+    kind = "application/json" if is_json else "application/octet-stream"
+    # Without the body's length it would be sent in chunks, even in HTTP/1.0. In lower case, the
+    # endpoint would drop these headers.
+    headers = {"Content-Type": kind, "Content-Length": str(len(answer.body))}
+    return headers if is_json else headers | {LENGTH: size}
 
 
 def _parse_v1(decode: Callable, body: bytes, headers: dict, attributes: dict) -> Any:
@@ -282,7 +290,7 @@ def _parse_v2(body: bytes, headers: dict, model: str) -> Any:
 
 def _infer_endpoint(plane: Any) -> Callable:
     """The endpoint of ``INFER``; KServe's own parses bodies before their limits are checked."""
-    from fastapi.responses import JSONResponse, Response
+    from fastapi.responses import Response
     from kserve.protocol.rest.v2_endpoints import V2Endpoints
 
     endpoints = V2Endpoints(plane)
@@ -291,11 +299,7 @@ def _infer_endpoint(plane: Any) -> Callable:
         raw = Response()
         del raw.headers["content-length"]  # of no body
         given = request.path_params  # names of the model and perhaps of its version
-        answer = await endpoints.infer(request, raw, request_body=await request.body(), **given)
-        if answer is raw:
-            return raw
-        # Not model_dump_json(), which is faster but writes NaN as null, as if it were an answer.
-        return JSONResponse(answer.model_dump(), headers=dict(raw.headers))
+        return await endpoints.infer(request, raw, request_body=await request.body(), **given)
 
     return infer
 

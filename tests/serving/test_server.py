@@ -536,7 +536,7 @@ def json_length(body: bytes) -> dict[str, str]:
 TENSOR = b'"name":"image","datatype":"UINT8","data":[0]'
 MANY = {
     "objects as inputs": (b'{"inputs":[' + b"{}," * 60_000 + b"{}]}", "times '{'"),
-    "numbers as inputs": (b'{"inputs":[' + b"0," * 60_000 + b"0]}", "60001 inputs"),
+    "numbers as inputs": (b'{"inputs":[' + b"0," * 60_000 + b"0]}", "60,001 inputs"),
     "lists as inputs": (b'{"inputs":[' + b"[]," * 60_000 + b"0]}", "times '['"),
     "outputs": (b'{"inputs":[],"outputs":[' + b"0," * 60_000 + b"0]}", "outputs has the length"),
     "parameters": (
@@ -669,10 +669,37 @@ def test_the_page_of_the_interface_describes_errors_as_they_are(served):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_numbers_that_are_not_finite_are_no_answer_of_v2(served, monkeypatch, value):
+@pytest.mark.parametrize("what", ["v1", "v1 faces", "v2", "v2 raw bytes", "v2 faces"])
+def test_numbers_that_are_not_finite_are_no_answer(served, monkeypatch, value, what):
     """JSON has none; null would pass for an answer."""
     found = {"parameters": np.full((1, 12), value, np.float32)}
     monkeypatch.setattr(Fake, "crops", lambda self, crops: found)
     crop = {"name": "image", "shape": [1, 4, 4, 3], "datatype": "UINT8", "data": [0] * 48}
-    answer = served.post_json({"inputs": [crop]}, INFER)
-    assert (answer.status_code, "outputs" in answer.json()) == (503, False), answer.text
+    bright = base64.b64encode(photo(200)).decode()
+    form = {"name": "photo", "shape": [1], "datatype": "BYTES", "data": [bright]}
+    body, place = {
+        "v1": ({"instances": [np.zeros((4, 4, 3), int).tolist()]}, PREDICT),
+        "v1 faces": ({"instances": [{"b64": bright}]}, PREDICT),
+        "v2": ({"inputs": [crop]}, INFER),
+        "v2 raw bytes": ({"inputs": [crop], "parameters": {"binary_data_output": True}}, INFER),
+        "v2 faces": ({"inputs": [form]}, INFER),
+    }[what]
+    answer = served.post_json(body, place)
+    assert answer.status_code == 503, answer.text
+    assert answer.json() == {"error": "the server could not answer; its log says why"}
+
+
+def test_answers_of_v2_are_encoded_in_a_thread(served, monkeypatch):
+    import orjson
+
+    threads, plain = [], orjson.dumps
+
+    def recorded(*arguments, **options):
+        threads.append(threading.current_thread())
+        return plain(*arguments, **options)
+
+    monkeypatch.setattr(orjson, "dumps", recorded)
+    crop = {"name": "image", "shape": [1, 4, 4, 3], "datatype": "UINT8", "data": [0] * 48}
+    assert served.post_json({"inputs": [crop]}, INFER).json()["outputs"][0]["data"] == [0.0] * 12
+    monkeypatch.undo()
+    assert threads and threading.main_thread() not in threads
