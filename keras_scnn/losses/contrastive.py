@@ -85,6 +85,7 @@ def different_quantile(same, distance, quantile: float):
     # Scaled up by one float32 step, so that rounding never lowers an exact rank by one.
     place = quantile * (1 + FLOAT32_STEP) * ops.cast(count - 1, "float32")
     rank = ops.minimum(ops.cast(ops.floor(place), "int32"), count - 1)
+    ordered = ops.pad(ordered, [(0, 1)])  # so that an empty batch has a value to take
     value = ops.take(ordered, ops.maximum(rank, 0))
     return ops.where(count > 0, value, 0.0)
 

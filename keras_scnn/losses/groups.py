@@ -208,7 +208,8 @@ def _rows(weight, values):
 def _first_photos(person):
     """(B,) int32: for each photo, the index of the batch's first photo of the same person."""
     person = ops.reshape(ops.convert_to_tensor(person), (-1,))
-    return ops.argmax(ops.cast(person[:, None] == person[None], "int32"), axis=-1)
+    is_same = ops.cast(person[:, None] == person[None], "int32")
+    return ops.argmax(ops.pad(is_same, [(0, 0), (0, 1)]), axis=-1)  # also of an empty batch
 
 
 class _PersonLoss(keras.losses.Loss):

@@ -17,6 +17,7 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from keras_scnn.losses.batches import mean_of_rows
 from keras_scnn.losses.contrastive import ContrastiveLoss
 from keras_scnn.losses.identity import IdentityLoss
 from keras_scnn.settings import check_at_least, wrong_type
@@ -51,7 +52,7 @@ class LossLayer(keras.layers.Layer):
 
     def call(self, output, label):
         # Not self.loss(...): Keras would divide by the number of replicas twice.
-        self.add_loss(self.weight * ops.mean(self.loss.call(label, output)))
+        self.add_loss(self.weight * _mean(self.loss.call(label, output)))
         return output
 
     def compute_output_shape(self, output_shape, label_shape):
@@ -65,6 +66,11 @@ class LossLayer(keras.layers.Layer):
     def from_config(cls, config):
         loss = keras.saving.deserialize_keras_object(config["loss"])
         return cls(**{**config, "loss": loss})
+
+
+def _mean(values):
+    """The mean over all values of a loss; 0 for an empty batch."""
+    return mean_of_rows(ops.reshape(values, (-1,)))
 
 
 def _check_loss(name: str, loss: object) -> None:
@@ -145,6 +151,8 @@ def add_loss_layers(
         labels: inputs for labels, by the output's name, where a label's shape is not the output's.
             By default the outputs ``parameter_distance`` and ``feature_similarity`` share one input
             ``same`` (B,), and any other output gets an input ``<output>_label`` of its own shape.
+            For landmarks (B, 68, 3) these are x, y and a weight, as from ``pair_dataset``; labels
+            of x, y and depth need ``LandmarkDistance(columns="xyd")``.
 
     Returns:
         A model with the same outputs and layers, to be trained with ``compile(optimizer)`` and

@@ -7,6 +7,7 @@ from keras_scnn.losses import (
     ContrastiveLoss,
     ExponentialContrastiveLoss,
     IdentityLoss,
+    LossLayer,
     contrastive_loss,
     exponential_contrastive_loss,
     identity_loss,
@@ -184,7 +185,17 @@ def test_columns_of_pairs_are_rows_of_pairs(which):
     assert float(loss(SAME, DISTANCE[:, None])) == pytest.approx(expected, rel=1e-6)
 
 
-@pytest.mark.parametrize("which", ["contrastive", "exponential", "identity"])
+@pytest.mark.parametrize("which", PAIR_LOSSES)
 def test_a_batch_without_pairs_has_a_loss_of_0(which):
     loss, _ = PAIR_LOSSES[which]
-    assert float(loss(SAME[:0], DISTANCE[:0])) == 0
+    if isinstance(loss, keras.losses.Loss):
+        layer = LossLayer(loss)
+        layer(DISTANCE[:0], SAME[:0])
+        values = layer.losses
+    else:
+        values = [loss(SAME[:0], DISTANCE[:0])]
+    assert [float(value) for value in values] == [0]
+
+
+def test_the_margin_of_a_batch_without_pairs_is_0():
+    assert float(different_quantile(SAME[:0], DISTANCE[:0], 0.5)) == 0

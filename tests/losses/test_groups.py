@@ -254,3 +254,24 @@ def test_a_loss_of_embeddings_needs_vectors(loss, name):
         loss(VECTORS, VECTORS[:, 0])
     with pytest.raises(ValueError, match="teacher has the shape .7,.; it must be .B, D."):
         loss.call(VECTORS[:, 0], VECTORS)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        group_contrastive_loss,
+        supervised_contrastive_loss,
+        neighborhood_loss,
+        lambda _, vectors: relational_loss(NAN[:0], vectors),
+        lambda _, vectors: embedding_distance(VECTORS[:0], vectors),
+    ],
+)
+def test_the_group_losses_of_an_empty_batch_are_0(loss):
+    assert float(loss(PERSON[:0], VECTORS[:0])) == 0
+
+
+@pytest.mark.parametrize(
+    "loss", [GroupContrastiveLoss(), SupervisedContrastiveLoss(), NeighborhoodLoss()]
+)
+def test_the_classes_take_an_empty_batch(loss):
+    assert not np.sum(loss(PERSON[:0], VECTORS[:0]))
