@@ -289,6 +289,16 @@ def test_a_folder_of_other_files_is_no_run_folder(tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["photo.jpg"]
 
 
+def test_a_run_cannot_be_resumed_with_fewer_steps_than_it_has_done(run, tmp_path, capsys):
+    folder = shutil.copytree(run[0], tmp_path / "resumed")
+    before = {path.name: path.read_bytes() for path in folder.glob("*.*")}
+    assert main(["--resume", str(folder), "--steps", "1"]) == 2
+    message = f"steps is 1, but the run in {folder} has done 2; give the total number of steps"
+    assert message in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in folder.glob("*.*")} == before
+
+
+
 def test_resume_takes_one_run_that_is_there(run, tmp_path, capsys):
     assert main(["--resume", str(run[0]), "--run", str(tmp_path / "new")]) == 2
     assert "leave out --run" in capsys.readouterr().err

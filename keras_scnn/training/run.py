@@ -169,6 +169,9 @@ def set_up(config: TrainConfig, group: Group = ALONE) -> Run:
         check_run_folder(folder, config.kept(), MAY_CHANGE)
         with sole_run(folder) if folder.is_dir() else contextlib.nullcontext():
             state = check_kept(folder)
+        if state.step > config.steps:
+            done = f"the run in {folder} has done {state.step}"
+            raise ValueError(f"steps is {config.steps}, but {done}; give the total number of steps")
         read_before(folder)  # report a damaged file before training
         if config.start and not state.checkpoint:
             preset_digest(config.start)  # report a missing preset before preparing the data
