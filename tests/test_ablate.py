@@ -101,12 +101,19 @@ def test_a_summary_is_the_mean_over_seeds_with_their_spread():
     lines = table({"both": summary(results)}, {"shape_ratio": 1.0}).splitlines()
     (row,) = [line for line in lines if line.startswith("distance within")]
     assert row.endswith("0.70 [0.55, 0.85] ±0.10  1.00")
+    assert len(lines) == 2  # and the head: what no variant has is left out
+
+
+def test_a_chance_level_without_a_measure_is_no_row_of_the_table():
+    lines = table({"both": {}}, {"shape_verification.accuracy_percent": 50.0}).splitlines()
+    assert len(lines) == 1
 
 
 def test_the_constant_of_an_ablation_is_the_mean_over_its_runs():
     """Rendered people differ by seed; a measure that one run lacks is left out."""
     runs = [{"shape_ratio": 1.0, "pose.mean_degrees": 20.0}, {"pose.mean_degrees": 25.0, "x": 1.0}]
-    assert mean_constant(runs) == {"pose.mean_degrees": 22.5}
+    assert mean_constant(runs, {"pose.mean_degrees", "shape_ratio"}) == {"pose.mean_degrees": 22.5}
+    assert mean_constant(runs, {"shape_ratio"}) == {}
 
 
 def test_the_picture_has_a_dashed_line_where_a_constant_prediction_is(tmp_path, monkeypatch):

@@ -298,7 +298,6 @@ def test_a_run_cannot_be_resumed_with_fewer_steps_than_it_has_done(run, tmp_path
     assert {path.name: path.read_bytes() for path in folder.glob("*.*")} == before
 
 
-
 def test_resume_takes_one_run_that_is_there(run, tmp_path, capsys):
     assert main(["--resume", str(run[0]), "--run", str(tmp_path / "new")]) == 2
     assert "leave out --run" in capsys.readouterr().err

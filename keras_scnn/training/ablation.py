@@ -92,7 +92,7 @@ def ablate(
             results.append(dataclasses.asdict(found))
             constants.append(read_constant(Path(settings.run)))
         measures[name] = summary(results)
-    constant = mean_constant(constants)
+    constant = mean_constant(constants, set().union(*measures.values()))
     written = {v: {m: dataclasses.asdict(x) for m, x in f.items()} for v, f in measures.items()}
     with staged_files(folder) as aside:
         content = {"seeds": list(seeds), "config": dataclasses.asdict(config), "found": written}
@@ -140,21 +140,24 @@ def summary(results: list[dict]) -> dict[str, Measure]:
     return measures
 
 
-def mean_constant(constants: list[dict[str, float]]) -> dict[str, float]:
-    """The mean over runs of those measures of a constant prediction that all runs have."""
-    shared = [path for path in MEASURES if all(path in one for one in constants)]
+def mean_constant(constants: list[dict[str, float]], measured: set[str]) -> dict[str, float]:
+    """The mean over runs of those measures of a constant prediction that all runs have, and that
+    were measured of a network too: chance levels are known without any pair."""
+    shared = [path for path in MEASURES if path in measured and all(path in c for c in constants)]
     return {path: float(np.mean([one[path] for one in constants])) for path in shared}
 
 
 def table(measures: dict[str, dict[str, Measure]], constant: dict[str, float]) -> str:
     """Text, a row per measure, a column per variant and one for a constant prediction.
 
-    A variant's cell is the mean [interval] ± half the seeds' spread.
+    Measures that no variant has are left out. A variant's cell is the mean [interval] ± half the seeds' spread.
     """
     from keras_scnn.training.summary import CONSTANT_LABEL  # its module imports Keras
 
     cells = [["", *measures, CONSTANT_LABEL]]
     for path, label in MEASURES.items():
+        if not any(path in one for one in measures.values()):
+            continue
         row = [label]
         for one in measures.values():
             m = one.get(path)
