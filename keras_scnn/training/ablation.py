@@ -150,7 +150,8 @@ def mean_constant(constants: list[dict[str, float]], measured: set[str]) -> dict
 def table(measures: dict[str, dict[str, Measure]], constant: dict[str, float]) -> str:
     """Text, a row per measure, a column per variant and one for a constant prediction.
 
-    Measures that no variant has are left out. A variant's cell is the mean [interval] ± half the seeds' spread.
+    Measures that no variant has are left out. A variant's cell is the mean [interval] ± half the
+    seeds' spread.
     """
     from keras_scnn.training.summary import CONSTANT_LABEL  # its module imports Keras
 
