@@ -289,6 +289,32 @@ def test_a_folder_of_other_files_is_no_run_folder(tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["photo.jpg"]
 
 
+def test_a_start_with_another_encoder_is_refused_before_photos_are_rendered(tmp_path, capsys):
+    """Nothing is left behind, so that the corrected command can use the same run folder."""
+    out, cache = tmp_path / "run", tmp_path / "cache"
+    words = ["--run", str(out), "--cache", str(cache), "--encoder", "mobilenet_1.0"]
+    assert main(words) == 2
+    message = "start is 'mobile', whose encoder is mobilenet_0.5, but encoder is 'mobilenet_1.0'"
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_cannot_be_initialized_leaves_its_folder_free(tmp_path, monkeypatch):
+    def fails(*_):
+        raise ValueError("another face model")
+
+    monkeypatch.setattr(running, "initialize", fails)
+    config = TrainConfig(run=str(tmp_path / "run"))
+    with pytest.raises(ValueError, match="another face model"):
+        running.start(
+            SimpleNamespace(
+                folder=tmp_path / "run", config=config, network=None, mode=None, seen=None
+            ),
+            RunState(),
+        )
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_run_cannot_be_resumed_with_fewer_steps_than_it_has_done(run, tmp_path, capsys):
     folder = shutil.copytree(run[0], tmp_path / "resumed")
     before = {path.name: path.read_bytes() for path in folder.glob("*.*")}

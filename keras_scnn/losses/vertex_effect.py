@@ -62,8 +62,14 @@ class VertexEffect:
         return np.float32(scale[:, None] * gram * scale)
 
     def __call__(self, target):
-        """(B, P) whitened targets to (B, P) displacements: root of the sum of squares, px."""
-        scale = self._whitening.scale
+        """(B, P) whitened targets to (B, P) displacements: root of the sum of squares, px.
+
+        Raises:
+            ValueError: the targets have another number of parameters than the space.
+        """
+        scale, count = self._whitening.scale, target.shape[-1]
+        if count != len(scale):
+            raise ValueError(f"labels have {count} parameters; the space has {len(scale)}")
         vector = ops.cast(target, "float32") * scale + self._whitening.mean
         camera = ops.reshape(vector[:, :POSE_SIZE], (-1, 3, 4))[:, :, :3]
         gram = ops.matmul(ops.transpose(camera, (0, 2, 1)), camera)

@@ -109,27 +109,21 @@ class RandomBlocks(_RandomLayer):
         coarseness: lowest and highest factor of the quantization steps, drawn log-uniformly;
             1 is JPEG's quality 50, 5 its quality 10.
         seed: random seed.
-
-    Raises:
-        ValueError: (when built) a side of the image is not a multiple of 8.
     """
 
     def __init__(self, share: float, coarseness=(0.5, 5.0), seed=None, **kwargs):
         super().__init__(seed, **kwargs)
         self.share, self.coarseness = share, tuple(coarseness)
 
-    def build(self, input_shape):
-        if input_shape[1] % BLOCK or input_shape[2] % BLOCK:
-            raise ValueError(f"images of {input_shape[1:3]} px; sides must be multiples of {BLOCK}")
-        self.built = True
-
     def change(self, images):
         """Images (B, H, W, 3), a fraction of them with block artifacts."""
         height, width = images.shape[1:3]
+        # Blocks that the image does not fill are completed by its mirror image.
+        padding = [(0, 0), (0, -height % BLOCK), (0, -width % BLOCK), (0, 0)]
+        padded = ops.pad(images - 128, padding, "symmetric") if np.any(padding) else images - 128
+        rows, columns = (side // BLOCK for side in padded.shape[1:3])
         transform = cosine_transform().astype(self.compute_dtype)
-        blocks = ops.reshape(
-            images - 128, (-1, height // BLOCK, BLOCK, width // BLOCK, BLOCK, images.shape[3])
-        )
+        blocks = ops.reshape(padded, (-1, rows, BLOCK, columns, BLOCK, images.shape[3]))
         waves = ops.einsum("ui,vj,bhiwjc->bhwcuv", transform, transform, blocks)
         flat = ops.reshape(waves, (-1, waves.shape[1] * waves.shape[2] * waves.shape[3], BLOCK**2))
         low, high = np.log(self.coarseness)
@@ -137,7 +131,8 @@ class RandomBlocks(_RandomLayer):
         steps = factor * LUMINANCE_STEPS.astype(self.compute_dtype).ravel()
         waves = ops.reshape(ops.round(flat / steps) * steps, ops.shape(waves))
         blocks = ops.einsum("ui,vj,bhwcuv->bhiwjc", transform, transform, waves)
-        blocky = ops.clip(ops.reshape(blocks, ops.shape(images)) + 128, *RANGE)
+        blocky = ops.reshape(blocks, ops.shape(padded))[:, :height, :width] + 128
+        blocky = ops.clip(blocky, *RANGE)
         chosen = self._choose(images, self.share)
         return images + chosen * (blocky - images)
 

@@ -43,7 +43,7 @@ def build_siamese(
         augmentation: strength of the random changes of photos inside of the network, in training
             only: 0 for none, 1 for training on photos. Both photos of a pair are mirrored, or
             neither; outputs are mapped back, so labels are those of the given photo. Above 0 the
-            face model needs mirror partners, and S must be a multiple of 8.
+            face model needs mirror partners.
         feature_channels: of the feature head, see ``build_branch``.
         parts: number of micro-batches that a training batch is split into, see ``InParts``.
 

@@ -225,7 +225,7 @@ class TrainConfig:
         modes=GROUPS,
     )
     weight_average: float = _share(0.0, "momentum of the running mean of the weights; 0: no mean")
-    warmup: int = _count(30, "steps up to the highest learning rate")
+    warmup: int = _count(30, "steps up to the highest learning rate; a tenth of all at most")
     p_same: float = _share(0.4, "share of pairs of one person", modes=("pairs",))
     parameter_weight: float = _weight(0.02, "weight of the weighted parameter distance cost")
     shape_weight: float = _weight(0.3, "weight of the squared error of the neutral shape, mm²")

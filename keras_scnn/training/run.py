@@ -23,7 +23,7 @@ from keras_scnn.data.stream import original_errors
 from keras_scnn.evaluation.plots import plot_curves
 from keras_scnn.face_models import load_face_model
 from keras_scnn.models import Preset, load_preset, save_preset
-from keras_scnn.models.presets import preset_digest, read_preset
+from keras_scnn.models.presets import read_preset
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import ParameterSpace
 from keras_scnn.protocols.evaluation import write_results
@@ -68,7 +68,7 @@ from keras_scnn.training.summary import (
     read_before,
     run_table,
 )
-from keras_scnn.training.warm_start import head_samples, init_from_preset, solve_dense
+from keras_scnn.training.warm_start import check_start, head_samples, init_from_preset, solve_dense
 
 # Settings that may change when a run is resumed.
 MAY_CHANGE = ("run", "cache", "cache_gigabytes", "steps", "minutes", "tensorboard")
@@ -174,7 +174,7 @@ def set_up(config: TrainConfig, group: Group = ALONE) -> Run:
             raise ValueError(f"steps is {config.steps}, but {done}; give the total number of steps")
         read_before(folder)  # report a damaged file before training
         if config.start and not state.checkpoint:
-            preset_digest(config.start)  # report a missing preset before preparing the data
+            check_start(config)  # before preparing the data
     keras.utils.set_random_seed(config.seed)
     with group.in_turn("data"):  # render or pack the data only once
         mixture, extra = open_data(config)
@@ -205,11 +205,12 @@ def compiled(
 
 
 def start(run: Run, state: RunState) -> None:
-    """Claim the run folder once all settings have been validated; initialize a new run."""
+    """Initialize a new run; claim the run folder once nothing can be refused any more."""
+    if not state.checkpoint:
+        initialize(run.config, run.network, run.mode, run.seen)
     claim_run_folder(run.folder, run.config.kept(), MAY_CHANGE)
     check_inputs(run.folder, run.config)
     if not state.checkpoint:
-        initialize(run.config, run.network, run.mode, run.seen)
         measure_before(run.folder, as_preset(run, RunState()), run.measured)
 
 

@@ -42,14 +42,16 @@ class Budget(keras.callbacks.Callback):
         steps: total number of steps.
         minutes: total training time over all sessions; 0 for no limit.
         peak: highest learning rate.
-        warmup: steps of linear increase to the peak.
+        warmup: steps of linear increase to the peak; a tenth of all steps at most, so that a short
+            run reaches it too.
     """
 
     def __init__(self, state: RunState, steps: int, minutes: float, peak: float, warmup: int):
         super().__init__()
         self._first = self._step = state.step
         self._before = state.seconds
-        self._steps, self._limit, self._peak, self._warmup = steps, 60 * minutes, peak, warmup
+        self._steps, self._limit, self._peak = steps, 60 * minutes, peak
+        self._warmup = max(min(warmup, steps // 10), 1)
         self._start = time.monotonic()
 
     @property

@@ -10,6 +10,7 @@ from keras_scnn.data.records import FaceRecords
 from keras_scnn.models.heads import FINE, GDC, fine_layers
 from keras_scnn.models.identity_encoder import PREFIX
 from keras_scnn.models.preset_network import Preset
+from keras_scnn.models.presets import read_preset
 from keras_scnn.parameters import ParameterSpace, Whitening
 from keras_scnn.settings import wrong_type
 from keras_scnn.training.config import TrainConfig
@@ -18,6 +19,21 @@ HEADS = ("parameters/", GDC, FINE)
 KERNEL = "parameters/kernel"
 BATCH = 128
 HEAD_SAMPLES, SHAPE_SAMPLES = 3000, 9000  # photos for solving a head, or its identity part
+
+
+def check_start(config: TrainConfig) -> None:
+    """Check the preset to start from as far as that is possible without the data.
+
+    Raises:
+        FileNotFoundError: it is missing.
+        ValueError: it is damaged, or has another encoder than the network to train.
+    """
+    encoder = read_preset(config.start).encoder
+    if encoder != config.encoder:
+        raise ValueError(
+            f"start is '{config.start}', whose encoder is {encoder}, but encoder is "
+            f"'{config.encoder}'; start from a preset with that encoder, or from none (start '')"
+        )
 
 
 def init_from_preset(

@@ -299,3 +299,11 @@ def test_the_losses_of_an_empty_batch_are_0():
     assert float(embedding_distance(VECTORS[:0], VECTORS[:0])) == 0
     assert float(wpdc(VECTORS[:0], VECTORS[:0], VECTORS[:0])) == 0
     assert float(vertex_distance(POINTS[:0, :, :3], POINTS[:0, :, :3])) == 0
+
+
+def test_losses_of_parameters_need_those_of_their_space(tiny_face_model, tiny_whitening):
+    space, size = ParameterSpace(tiny_face_model, tiny_whitening), tiny_whitening.mean.size
+    vectors = np.ones((4, size + 3), np.float32)
+    for loss in (WPDC(space), ParameterLoss(space, 1.0, 1.0)):
+        with pytest.raises(ValueError, match=f"have {size + 3} parameters; the space has {size}"):
+            loss(vectors, vectors)

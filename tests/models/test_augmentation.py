@@ -131,9 +131,15 @@ def test_blocks_are_those_of_jpeg():
     assert np.abs(gray[..., 0] - expected).mean() > 2
 
 
-def test_blocks_need_whole_blocks():
-    with pytest.raises(ValueError, match="multiples of 8"):
-        RandomBlocks(1.0)(BATCH[:, :20, :20])
+@pytest.mark.parametrize(("height", "width"), [(20, 16), (13, 23), (9, 12)])
+def test_images_need_not_consist_of_whole_blocks(height, width):
+    """What whole blocks cover is as without the rest, which stays close to the image."""
+    layer, part = RandomBlocks(1.0, coarseness=(1.0, 1.0)), BATCH[:, :height, :width]
+    result = np.asarray(layer(part, training=True))
+    assert result.shape == part.shape and np.abs(result - part).mean() < 6
+    rows, columns = height // 8 * 8, width // 8 * 8
+    whole = layer(part[:, :rows, :columns], training=True)
+    np.testing.assert_allclose(result[:, :rows, :columns], whole, atol=1e-3)
 
 
 @pytest.mark.integration

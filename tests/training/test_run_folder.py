@@ -56,14 +56,16 @@ class Rates(keras.callbacks.Callback):
         self.seen.append(float(self.model.optimizer.learning_rate))
 
 
-def test_the_rate_warms_up_and_follows_a_cosine_to_the_last_step():
+@pytest.mark.parametrize("warmup", [2, 1000])
+def test_the_rate_warms_up_and_follows_a_cosine_to_the_last_step(warmup):
+    """A short run warms up for a tenth of its steps; before, it never reached the highest rate."""
     rates = Rates()
-    budget = Budget(RunState(), steps=8, minutes=0, peak=0.4, warmup=2)
+    budget = Budget(RunState(), steps=24, minutes=0, peak=0.4, warmup=warmup)
     network().fit(X, Y, batch_size=1, epochs=9, callbacks=[budget, rates], verbose=0)
-    expected = 0.2 * (1 + np.cos(np.pi * np.arange(8) / 8))  # half a period over 8 steps
+    expected = 0.2 * (1 + np.cos(np.pi * np.arange(24) / 24))  # half a period over 24 steps
     expected[0] /= 2
     np.testing.assert_allclose(rates.seen, expected, rtol=1e-5)
-    assert (budget.state.step, budget.state.done) == (8, True)
+    assert (budget.state.step, budget.state.done) == (24, True)
 
 
 def test_the_time_budget_ends_the_run_and_earlier_sessions_count():
