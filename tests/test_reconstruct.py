@@ -172,6 +172,7 @@ def test_the_least_score_of_a_face(tmp_path, capsys):
         ("a.mp4", ["--unit", "cm"], "--unit works on single photos and one folder, not on a vi"),
         ("a.mp4", ["--format", "ply"], "--format ply has no animation; a video gives GLB"),
         (".", ["--crops", "--no-tiles"], "--no-tiles has no effect with --crops"),
+        ("crops", ["--crops"], "crops: no such file or folder"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(tmp_path, capsys, photo, options, message):

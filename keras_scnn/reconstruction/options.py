@@ -44,7 +44,9 @@ def parse_options(argv: list[str] | None, description: str) -> argparse.Namespac
         if getattr(args, name) not in (None, False) and args.kind not in kinds:
             places = " and ".join(PLACES[kind] for kind in kinds)
             here = PLACES[args.kind].replace("one", "a")
-            parser.error(f"{flag(name)} works on {places}, not on {here}")
+            path = args.photos[0]
+            missing = "" if is_url(path) or path.exists() else f"; {path}: no such file or folder"
+            parser.error(f"{flag(name)} works on {places}, not on {here}{missing}")
     _check(args, parser)
     return args
 
