@@ -13,7 +13,7 @@ from pathlib import Path
 
 from keras_scnn.meshes.options import MESH_FORMATS
 from keras_scnn.settings import CommandParser, command, list_failures
-from keras_scnn.storage.text import counted
+from keras_scnn.storage.text import counted, failure
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
         try:
             residual = converter.convert_file(file, args.out, args.format)
         except (OSError, ValueError) as error:
-            failed.append(str(error))
+            failed.append(failure(file, error))
         else:
             print(f"{file}: residual {residual:.2f} mm")
     print(f"{counted(len(files) - len(failed), 'face')} written to {args.out}")

@@ -15,7 +15,7 @@ import sys
 from keras_scnn.photos.files import describe_passed_over
 from keras_scnn.reconstruction.options import parse_options
 from keras_scnn.settings import command, list_failures
-from keras_scnn.storage.text import counted
+from keras_scnn.storage.text import counted, failure
 
 
 @command
@@ -89,7 +89,7 @@ def _photos(args: argparse.Namespace) -> int:
         try:
             faces += reconstruct_file(reconstructor, photo, args, largest)
         except (OSError, ValueError) as error:
-            failed.append(str(error))
+            failed.append(failure(photo, error))
     photos = counted(len(args.photos) - len(failed), "photo")
     print(f"{counted(faces, 'face')} of {photos} written to {args.out}")
     return list_failures(failed)

@@ -16,6 +16,7 @@ from keras_scnn.models import Preset, build_branch, build_encoder, load_preset, 
 from keras_scnn.parameters import ParameterLayout, ParameterSpace, Whitening
 from keras_scnn.photos.detection import LargestFaceDetector
 from keras_scnn.reconstruct import main
+from keras_scnn.reconstruction import files
 from keras_scnn.reconstruction.comparison import compare_photos
 from keras_scnn.reconstruction.options import parse_options
 from keras_scnn.reconstruction.reconstructor import Reconstructor
@@ -333,3 +334,15 @@ def test_all_interfaces_agree_on_a_photo_without_a_confirmed_face(tmp_path, caps
     assert main([*words, "--min-score", f"{unconfirmed.score + 0.01}"]) == 1
     assert reconstructor.largest(wheel).box.score == unconfirmed.score
     assert compare_photos(reconstructor, (wheel, wheel)).distance_mm == 0
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device", "out"), ValueError("no")])
+def test_a_photo_that_fails_is_named_whatever_the_error_says(tmp_path, monkeypatch, capsys, error):
+    def fails(*_):
+        raise error
+
+    monkeypatch.setattr(files, "reconstruct_file", fails)
+    photos = [str(tmp_path / name) for name in ("a.png", "b.png")]
+    assert main([*photos, "--out", str(tmp_path / "out")]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert [f"failed: {photo}: {error}" for photo in photos] == lines[-2:]

@@ -30,7 +30,7 @@ from keras_scnn.reconstruction.gaze import (
     gaze_degrees,
     measured_gaze,
 )
-from keras_scnn.storage.text import counted
+from keras_scnn.storage.text import counted, failure
 
 AXES = {"horizontal": YAW, "vertical": PITCH}
 LEAST_PHOTOS = 10
@@ -99,7 +99,7 @@ def _measure(
         try:
             eyes = find_irises(read_image(path), landmarks[row])
         except (OSError, ValueError) as error:
-            failed.append(f"{path}: {str(error).removeprefix(f'{path}: ')}")
+            failed.append(failure(path, error))
             continue
         if eyes.opening.min() >= LEAST_OPENING:
             found[row] = eyes

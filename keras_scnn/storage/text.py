@@ -94,6 +94,12 @@ def read_plain_yaml(path: str | os.PathLike, what: str = "a YAML file") -> Any:
         return yaml.load(text, _PlainLoader)  # a SafeLoader
 
 
+def failure(path: os.PathLike, error: Exception) -> str:
+    """Why a file of a batch failed, in one line that begins with its path; the error may begin so,
+    or not name it at all, as if a disk is full."""
+    return f"{path}: {str(error).removeprefix(f'{path}: ')}"
+
+
 def counted(number: int, noun: str) -> str:
     """'1 photo', '3 photos', '1 person' or '2 people': a number and a regular noun, or 'person'."""
     if number == 1:
