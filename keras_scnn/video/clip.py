@@ -248,20 +248,43 @@ def _size(path: Path, pixel_aspect: float) -> tuple[int, int]:
 
 def upright(frame: av.VideoFrame, pixel_aspect: float = 1.0) -> np.ndarray:
     """(H, W, 3) uint8 RGB: rotated and mirrored by the display matrix, with square pixels."""
-    image = _rgb(frame)
+    image = _deinterlaced(frame) if frame.interlaced_frame else _rgb(frame)
     if pixel_aspect != 1:
         width = max(1, round(image.shape[1] * pixel_aspect))
         image = cv2.resize(image, (width, image.shape[0]), interpolation=cv2.INTER_AREA)
     return np.ascontiguousarray(_as_shown(image, frame))
 
 
-def _rgb(frame: av.VideoFrame) -> np.ndarray:
-    """(H, W, 3) uint8 sRGB of a stored picture, by its color matrix, range and transfer."""
+def _deinterlaced(frame: av.VideoFrame) -> np.ndarray:
+    """(H, W, 3) uint8 sRGB of an interlaced frame: the lines of the upper field, and between them
+    their means, since the other field shows another time.
+
+    Filters that use the frames around it would give other pixels at the borders of a clip's parts.
+    """
+    import av
+
+    graph = av.filter.Graph()
+    base = Fraction(1, 25)  # required, but without effect
+    source = graph.add_buffer(None, frame.width, frame.height, frame.format, time_base=base)
+    graph.link_nodes(source, graph.add("field", "top"), graph.add("buffersink"))
+    graph.configure()
+    graph.vpush(frame)
+    upper = _rgb(graph.vpull(), frame.height)
+    image = np.repeat(upper, 2, axis=0)[: frame.height]
+    image[1:-1:2] = (upper[:-1].astype(np.uint16) + upper[1:] + 1) // 2
+    return image
+
+
+def _rgb(frame: av.VideoFrame, lines: int = 0) -> np.ndarray:
+    """(H, W, 3) uint8 sRGB of a stored picture, by its color matrix, range and transfer.
+
+    ``lines`` is the height of the whole frame, if this is a field of it.
+    """
     if frame.format.is_rgb or len(frame.format.components) < 3:
         return sdr_from_hdr(frame.to_ndarray(format="rgb24"), frame.color_trc)
     own = frame.colorspace
     if own == UNSPECIFIED:  # as players do
-        own = BT709 if frame.height >= HD_LINES else BT601
+        own = BT709 if (lines or frame.height) >= HD_LINES else BT601
     is_full = frame.color_range == FULL or frame.format.name.startswith("yuvj")
     rgb = frame.reformat(
         format="rgb24",

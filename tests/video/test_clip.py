@@ -208,17 +208,58 @@ def test_pixels_that_are_not_square_become_square(tmp_path):
     assert clip.size == (160, 48) and next(clip.frames()).image.shape == (48, 160, 3)
 
 
+INTERLACED = {"x264-params": "tff=1", "crf": "8"}
+
+
+@pytest.mark.parametrize("height", [48, 52])
+def test_of_an_interlaced_frame_one_field_is_shown(tmp_path, height):
+    """A bar moves between the fields; the frame's lines would show it at both places in turn."""
+    images = []
+    for i in range(6):
+        both = np.full((2, height, 80, 3), 40, np.uint8)
+        for field in range(2):
+            both[field, :, 8 * i + 16 * field : 8 * i + 16 * field + 8] = 220
+        images.append(np.where(np.arange(height)[:, None, None] % 2, both[1], both[0]))
+    clip = open_clip(write_clip(tmp_path / "a.mp4", images, options=INTERLACED))
+    for i, frame in enumerate(clip.frames()):
+        assert frame.image.shape == (height, 80, 3)
+        np.testing.assert_allclose(frame.image[:, 8 * i + 2 : 8 * i + 6], 220, atol=12)
+        np.testing.assert_allclose(frame.image[:, 8 * i + 18 : 8 * i + 22], 40, atol=12)
+    (frame,) = clip.frames(3, 4)
+    assert np.array_equal(frame.image, list(clip.frames())[3].image)
+
+
+def test_lines_of_an_interlaced_frame_stay_where_they_are(tmp_path):
+    ramp = np.repeat(np.linspace(20, 230, 96).astype(np.uint8)[:, None, None], 80, axis=1)
+    images = [np.repeat(ramp, 3, axis=2)] * 3
+    clips = [
+        open_clip(write_clip(tmp_path / name, images, options=options))
+        for name, options in (("a.mp4", INTERLACED), ("b.mp4", {"crf": "8"}))
+    ]
+    first, second = (next(clip.frames()).image.astype(int) for clip in clips)
+    difference = first - second  # of half a line, 1.1 gray levels, in the mean, if it were moved
+    assert np.abs(difference).max() <= 4 and abs(difference[8:-8].mean()) < 0.3
+
+
 @pytest.mark.parametrize(
-    ("height", "shares", "named"),
-    [(480, BT601, None), (720, BT709, None), (480, BT709, 1), (720, BT601, 6)],
+    ("height", "shares", "named", "options"),
+    [
+        (480, BT601, None, {}),
+        (720, BT709, None, {}),
+        (480, BT709, 1, {}),
+        (720, BT601, 6, {}),
+        (720, BT709, None, INTERLACED),
+        (480, BT601, None, INTERLACED),
+        (720, BT601, 6, INTERLACED),
+    ],
 )
-def test_colors_are_those_that_players_show(tmp_path, height, shares, named):
+def test_colors_are_those_that_players_show(tmp_path, height, shares, named, options):
     """As the file names them (ITU-T H.273, table 4); else BT.601 up to standard definition, and
     BT.709 above. Skin was darker by 9 in high definition.
     """
     skin = (200, 120, 100)
     with av.open(str(tmp_path / "a.mp4"), "w") as container:
-        stream = container.add_stream("libx264", rate=25, options={"crf": "1"})
+        stream = container.add_stream("libx264", rate=25, options={**options, "crf": "1"})
         stream.height, stream.width, stream.pix_fmt = height, 64, "yuv420p"
         frame = av.VideoFrame(64, height, "yuv420p")
         if named:
