@@ -24,7 +24,7 @@ from PIL.TiffImagePlugin import (
     TiffImageFile,
 )
 
-from keras_scnn.storage.color_profiles import in_srgb, is_srgb
+from keras_scnn.storage.color_profiles import color_profile, in_srgb, is_srgb
 from keras_scnn.storage.shared_state import SharedState
 
 # Formats of photos (MPO, which some cameras write, is opened as JPEG). Whatever a file's suffix,
@@ -167,8 +167,10 @@ def _jpeg_reduced(data: bytes, marker: int, size: tuple[int, int]) -> np.ndarray
         _check_large(size, data)
     if END not in data[-TRAILER_BYTES:]:
         raise ValueError("the file is truncated")
+    with _opened(data) as file:
+        profile = color_profile(file)
     image = PIL.Image.fromarray(_imdecode(data, REDUCED[factor]))
-    return np.asarray(in_srgb(image, _jpeg_profile(data)))
+    return np.asarray(in_srgb(image, profile))
 
 
 def _imdecode(data: bytes, flags: int) -> np.ndarray:
@@ -208,8 +210,9 @@ def _decoded(data: bytes) -> np.ndarray:
     with _opened(data) as file:
         if reduction(file.size) > 1:
             return _reduced(file, data)
+        profile = color_profile(file)
         PIL.ImageOps.exif_transpose(file, in_place=True)
-        return np.asarray(_in_rgb(file))
+        return np.asarray(_in_rgb(file, profile))
 
 
 def image_size(data: bytes) -> tuple[int, int]:
@@ -354,11 +357,11 @@ def _check_large(size: tuple[int, int], data: bytes) -> None:
 
 def _reduced(image: PIL.Image.Image, data: bytes) -> np.ndarray:
     """A large photo at 1/2, 1/4 or 1/8 of its size, upright."""
+    profile = color_profile(image)
     if image.format == "WEBP":  # for which Pillow takes 15 bytes per pixel, OpenCV 4
         if image.mode != "RGB":
             raise ValueError("a WebP photo of this size must be opaque; save it as PNG")
         whole = _imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-        profile = image.info.get("icc_profile")
         small = _reduced_in_strips(
             image.size, lambda top, stop: in_srgb(PIL.Image.fromarray(whole[top:stop]), profile)
         )
@@ -367,7 +370,7 @@ def _reduced(image: PIL.Image.Image, data: bytes) -> np.ndarray:
             image.load()
         width = image.size[0]
         small = _reduced_in_strips(
-            image.size, lambda top, stop: _in_rgb(image.crop((0, top, width, stop)))
+            image.size, lambda top, stop: _in_rgb(image.crop((0, top, width, stop)), profile)
         )
     return _upright(small, image.getexif().get(ORIENTATION, 1))
 
@@ -394,9 +397,8 @@ def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
     return np.asarray(PIL.ImageOps.exif_transpose(turned))
 
 
-def _in_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
-    """An image of any mode as RGB in sRGB, on white if transparent."""
-    profile = image.info.get("icc_profile")
+def _in_rgb(image: PIL.Image.Image, profile: bytes | None) -> PIL.Image.Image:
+    """An image of any mode, in a profile's colors, as RGB in sRGB, on white if transparent."""
     if image.mode.startswith("I"):
         image = PIL.Image.fromarray(_to_8_bit(np.asarray(image)))
     elif image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:

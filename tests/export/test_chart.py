@@ -1,10 +1,13 @@
 """The description of the texture map for the browser page."""
 
+import re
+
 import cv2
 import numpy as np
 import pytest
 
-from keras_scnn.export.chart import constants, describe_chart
+from keras_scnn.export.chart import MODULES, constants, describe_chart
+from keras_scnn.export.website import SOURCES
 from keras_scnn.texturing import light, painting, skin
 from keras_scnn.texturing.atlas import Atlas
 
@@ -73,3 +76,17 @@ def test_a_model_without_a_texture_map_has_its_front_view(open_face):
     assert uv[tip, 0] == pytest.approx(0.5, abs=0.01) and uv[eye, 1] > uv[tip, 1]
     mirrored = uv[open_face.mirror] * [-1, 1] + [1, 0]
     np.testing.assert_allclose(mirrored, uv, atol=1e-3)
+
+
+def test_the_page_knows_the_constants_by_their_names():
+    """TypeScript cannot check this: a name that had changed was undefined in the browser."""
+    text = (SOURCES / "src" / "atlas.ts").read_text()
+    (body,) = re.findall(
+        r"^export interface Constants \{\n(.*?)^\}", text, re.DOTALL | re.MULTILINE
+    )
+    parts = re.split(r"^  (\w+): ", body, flags=re.MULTILINE)[1:]
+    wanted = dict(zip(parts[::2], parts[1::2], strict=True))
+    modules = {module.__name__.rpartition(".")[2]: module for module in MODULES}
+    assert set(wanted) == set(modules) and "IRIS_COLOR" in wanted["eyes"]
+    for name, use in wanted.items():
+        assert set(re.findall(r"\b[A-Z][A-Z_0-9]+\b", use)) <= set(constants(modules[name])), name

@@ -3,10 +3,12 @@
 import io
 
 import numpy as np
+import PIL.ExifTags
 import PIL.Image
 import pytest
 from icc_profiles import cmyk_profile, gray_profile, rgb_profile, xyz_of
 
+from keras_scnn.storage import images
 from keras_scnn.storage.images import decode_image, decode_plain_jpeg
 
 # Skin, a leaf, the sky, and gray.
@@ -117,3 +119,61 @@ def test_a_long_profile_in_several_segments_is_read():
     file = encoded(PIL.Image.fromarray(PHOTO), "JPEG", profile, **LOSSY["JPEG"])
     assert file.count(b"ICC_PROFILE") == 2
     np.testing.assert_allclose(middles(decode_image(file)), srgb_of_p3(COLORS), atol=3)
+
+
+# Adobe RGB (1998) Color Image Encoding, 4.3.4.1: linear sRGB from linear Adobe RGB, both under D65.
+SRGB_FROM_ADOBE = np.array([[1.39836, -0.39836, 0], [0, 1, 0], [0, -0.04293, 1.04293]])
+
+
+def in_adobe_rgb(orientation: int = 1, index: str = "R03") -> PIL.Image.Exif:
+    """The EXIF data that cameras write in place of a profile."""
+    exif = PIL.Image.Exif()
+    exif[PIL.ExifTags.Base.Orientation] = orientation
+    interoperability = {PIL.ExifTags.Interop.InteropIndex: index}
+    exif.get_ifd(PIL.ExifTags.IFD.Exif)[PIL.ExifTags.IFD.Interop] = interoperability
+    return exif
+
+
+def srgb_of_adobe(colors: np.ndarray) -> np.ndarray:
+    return numbers((colors / 255) ** (563 / 256) @ SRGB_FROM_ADOBE.T)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", [1, 3])
+def test_adobe_rgb_of_a_camera_becomes_srgb(kind, orientation):
+    """Its files have no profile: skin was too gray by 24 of 255."""
+    picture = PHOTO[::-1, ::-1] if orientation == 3 else PHOTO
+    options = (LOSSLESS | LOSSY)[kind] | {"exif": in_adobe_rgb(orientation)}
+    file = encoded(PIL.Image.fromarray(picture), kind, None, **options)
+    expected = srgb_of_adobe(COLORS)
+    assert np.abs(expected - COLORS).max() > 20
+    atol = 3 if kind in LOSSY else 1
+    np.testing.assert_allclose(middles(decode_image(file)), expected, atol=atol)
+
+
+def test_a_profile_counts_more_than_what_exif_says():
+    file = encoded(PIL.Image.fromarray(PHOTO), "PNG", rgb_profile("p3"), exif=in_adobe_rgb())
+    np.testing.assert_allclose(middles(decode_image(file)), srgb_of_p3(COLORS), atol=1)
+
+
+def test_other_photos_of_cameras_are_in_srgb():
+    file = encoded(PIL.Image.fromarray(PHOTO), "PNG", None, exif=in_adobe_rgb(index="R98"))
+    np.testing.assert_array_equal(decode_image(file), PHOTO)
+
+
+def test_a_large_photo_of_a_camera_becomes_srgb(monkeypatch):
+    monkeypatch.setattr(images, "MAX_WHOLE_PIXELS", PHOTO.size // 3 - 1)
+    for kind in ("JPEG", "PNG"):
+        options = (LOSSLESS | LOSSY)[kind] | {"exif": in_adobe_rgb()}
+        file = encoded(PIL.Image.fromarray(PHOTO), kind, None, **options)
+        small = decode_image(file)
+        assert small.shape == (8, 32, 3)
+        np.testing.assert_allclose(small[4, 4::8], srgb_of_adobe(COLORS), atol=3)
+
+
+def test_damaged_exif_data_do_not_make_a_photo_unreadable():
+    exif = bytearray(in_adobe_rgb().tobytes())
+    for at in range(12, len(exif), 5):
+        exif[at] ^= 0xA5
+    file = encoded(PIL.Image.fromarray(PHOTO), "PNG", None, exif=bytes(exif))
+    assert decode_image(file).shape == PHOTO.shape

@@ -60,7 +60,7 @@ export interface Constants {
     number
   >;
   painting: Record<"BROW_SHARE" | "GRAY", number> &
-    Record<"MOUTH_COLOR" | "TEETH_COLOR" | "LIP_TINT", Triple>;
+    Record<"PLAIN_MOUTH" | "PLAIN_TEETH" | "LIP_TINT", Triple>;
   shading: { SH_CONSTANTS: number[] };
   skin: Record<
     | "NEAR" | "FAR" | "SIDE" | "SHINE" | "LEAST_TEXELS" | "SEEN" | "WELL_SEEN" | "DEFAULT_HAIRLINE" | "HAIR_MARGIN"

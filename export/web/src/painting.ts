@@ -42,8 +42,8 @@ function lay(picture: Map2, share: Map2, color: number[], most = 1): void {
 /** Lining, tongue and teeth, darker the deeper they are in the mouth. */
 function paintMouth({ region, mouthLight, constants }: Atlas, picture: Map2, mouth: MouthColors): void {
   const { MOUTH, TEETH } = constants.atlas;
-  const lining = mouth.lining ?? constants.painting.MOUTH_COLOR.map(linearFromSrgb);
-  const teeth = mouth.teeth ?? constants.painting.TEETH_COLOR.map(linearFromSrgb);
+  const lining = mouth.lining ?? constants.painting.PLAIN_MOUTH.map(linearFromSrgb);
+  const teeth = mouth.teeth ?? constants.painting.PLAIN_TEETH.map(linearFromSrgb);
   region.forEach((part, at) => {
     if (part !== MOUTH && part !== TEETH) return;
     for (let k = 0; k < 3; k++) picture[3 * at + k] = mouthLight[at] * (part === MOUTH ? lining : teeth)[k];
