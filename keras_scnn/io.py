@@ -20,10 +20,10 @@ def read_image(path: str | os.PathLike | RemotePath) -> np.ndarray:
     """Read a photo upright, as 8-bit RGB.
 
     The EXIF orientation is applied, colors of another ICC profile (such as Display P3, gray or
-    CMYK), or of Adobe RGB by EXIF alone, are converted to sRGB, gray becomes RGB, 16 bits become 8, and transparent pixels are
-    composited over white. A photo of more than 89 million pixels is read at 1/2, and a JPEG of more
-    than 357 million at 1/4 or 1/8, of its width and height (``read_reduced``): coordinates then
-    refer to the returned array.
+    CMYK), or of Adobe RGB by EXIF alone, are converted to sRGB, gray becomes RGB, 16 bits become 8,
+    and transparent pixels are composited over white. A photo of more than 89 million pixels is read
+    at 1/2, and a JPEG of more than 357 million at 1/4 or 1/8, of its width and height
+    (``read_reduced``): coordinates then refer to the returned array.
 
     Args:
         path: a JPEG, PNG, WebP, BMP, TIFF, GIF, AVIF, JPEG 2000 or PPM file, or HEIC with the extra

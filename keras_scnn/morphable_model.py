@@ -87,6 +87,10 @@ class MorphableModel:
     mirror: np.ndarray | None = None
     license: str = ""
 
+    def __repr__(self) -> str:
+        sizes = f"{self.n_vertices} vertices, {self.n_identity} + {self.n_expression} components"
+        return f"<MorphableModel '{self.name}': {sizes}>"
+
     def __post_init__(self) -> None:
         if self.landmark_offsets is None:
             object.__setattr__(self, "landmark_offsets", np.zeros((68, 3)))

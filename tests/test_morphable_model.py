@@ -322,3 +322,10 @@ def test_a_model_without_a_kind_of_components_has_an_empty_matrix_for_it(open_fa
     for matrix, whole, count in zip(matrices, mirror_matrices(open_face), counts, strict=True):
         np.testing.assert_allclose(matrix, whole[:count, :count], atol=1e-5)
         assert matrix.shape == (count, count)
+
+
+def test_a_model_and_what_contains_it_are_shown_in_few_characters(tiny_face_model):
+    sizes = (tiny_face_model.n_vertices, tiny_face_model.n_identity, tiny_face_model.n_expression)
+    text = repr(tiny_face_model)
+    assert len(text) < 100 and tiny_face_model.name in text
+    assert all(str(size) in text for size in sizes)

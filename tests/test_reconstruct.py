@@ -1,7 +1,9 @@
 """The command that reconstructs photos."""
 
 import dataclasses
+import errno
 import json
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
@@ -260,6 +262,27 @@ def test_results_of_an_earlier_run_are_removed(tmp_path, preset_folder, capsys):
     write_image(photo, np.full((200, 200, 3), 90, np.uint8))
     assert main(arguments) == 1
     assert "no face found" in capsys.readouterr().err and not list(out.iterdir())
+
+
+@pytest.mark.parametrize("damage", ["missing", "damaged", "full disk"])
+def test_a_photo_that_cannot_be_read_or_written_keeps_its_earlier_results(
+    tmp_path, preset_folder, monkeypatch, damage
+):
+    photo, out = tmp_path / "anna.png", tmp_path / "out"
+    arguments = [str(photo), "--out", str(out), "--preset", str(preset_folder), "--format", "ply"]
+    write_image(photo, data.astronaut())
+    assert main(arguments) == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert len(before) == 3
+    if damage == "missing":
+        photo.unlink()
+    elif damage == "damaged":
+        photo.write_bytes(photo.read_bytes()[:1000])
+    else:
+        full = OSError(errno.ENOSPC, "No space left on device")
+        monkeypatch.setattr(files, "write_face", Mock(side_effect=full))
+    assert main(arguments) == 1
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
 @pytest.mark.integration

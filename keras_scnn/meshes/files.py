@@ -146,7 +146,12 @@ def _are_bytes(array: np.ndarray) -> bool:
 
 
 def check_format(path: str | os.PathLike, unit: str) -> None:
-    """Raise a ValueError for an unknown suffix, or a unit that the format does not support."""
+    """Check a mesh's path before the work.
+
+    Raises:
+        FileNotFoundError: its folder does not exist.
+        ValueError: the suffix is unknown, or its format does not support the unit.
+    """
     suffix = Path(path).suffix.lower()
     if suffix[1:] not in MESH_FORMATS:
         known = ", ".join(f".{name}" for name in MESH_FORMATS)
@@ -155,6 +160,8 @@ def check_format(path: str | os.PathLike, unit: str) -> None:
         check_unit(unit, suffix)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+    if not (folder := Path(path).parent).is_dir():
+        raise FileNotFoundError(f"{path}: there is no folder {folder}; create it first")
 
 
 def write_surface(path: Path, surface: Surface, unit: str = "m") -> None:

@@ -57,22 +57,19 @@ def reconstruct_file(
         the number of faces.
 
     Raises:
-        FileNotFoundError, ValueError: the photo cannot be read, shows no face, or its results
-            would overwrite those of another photo, or another file; it then has no result.
+        FileNotFoundError, ValueError: the photo cannot be read, or its results would overwrite
+            those of another photo, or another file: results of an earlier run stay. Or it shows no
+            face, or not all of several faces can be written: it then has no result.
     """
     inputs = frozenset(map(real_path, args.photos))
     results, stem = Results(args.out, (photo,), inputs), short_name(photo.stem)
-    results.remove_earlier(results.earlier_names(stem))
     image, factor = read_reduced(photo)
+    earlier, written = results.earlier_names(stem), False
     try:
-        if largest is None:
-            faces = reconstructor(image)
-        else:
-            faces = reconstructor.reconstruct_boxes(image, [largest(image)])
+        faces = _faces_of(reconstructor, image, largest)
     except ValueError as error:
+        results.remove_earlier(earlier)
         raise ValueError(f"{photo}: {error}") from error
-    if not faces:
-        raise ValueError(f"{photo}: {no_face(image.shape)}")
     seen = {"photo_size": [image.shape[1], image.shape[0]], "photo_reduced_by": factor}
     names = [f"{stem}_{i}" for i in range(len(faces))] if len(faces) > 1 else [stem]
     try:
@@ -82,7 +79,21 @@ def reconstruct_file(
                 write_face(face, image, stem, args.format, args.draw, args.mesh_options)
 
             results.publish(name, {**seen, **face.to_json()}, write)
+            written = True
     except BaseException:
-        results.remove_earlier(names)
+        if written:  # else all results of the earlier run are still there
+            results.remove_earlier({*earlier, *names})
         raise
+    results.remove_earlier(set(earlier).difference(names))
     return len(faces)
+
+
+def _faces_of(
+    reconstructor: Reconstructor, image: np.ndarray, largest: LargestFaceDetector | None
+) -> list[Reconstruction]:
+    """All faces of a photo, or only that of ``largest``; ValueError if there is none."""
+    if largest is not None:
+        return reconstructor.reconstruct_boxes(image, [largest(image)])
+    if faces := reconstructor(image):
+        return faces
+    raise ValueError(no_face(image.shape))

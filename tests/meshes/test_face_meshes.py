@@ -223,6 +223,8 @@ def test_an_invalid_file_name_is_refused_before_the_texture_is_computed(face, mo
     monkeypatch.setattr("keras_scnn.reconstruction.faces.photo_texture", never)
     with pytest.raises(ValueError, match="suffix '.stl'"):
         face.write_mesh("a.stl", PHOTO)
+    with pytest.raises(FileNotFoundError, match="no/a.glb: there is no folder no; create it first"):
+        face.write_mesh("no/a.glb", PHOTO)
     with pytest.raises(ValueError, match="GLB is always in meters"):
         face.write_mesh("a.glb", PHOTO, MeshOptions("mm"))
 

@@ -43,6 +43,13 @@ def face_of(model, identity, yaw=0.0, width=120.0, score=0.9, features=None) -> 
     return Reconstruction(model, FaceParameters(pose, identity, expression), box, features)
 
 
+@pytest.mark.parametrize("count", [2, 3, 5, 11])
+def test_equal_photos_have_equal_weights(count):
+    """Rounding of their mean made one of them an outlier."""
+    vector = np.random.default_rng(count).normal(size=80)
+    np.testing.assert_allclose(fuse(np.tile(vector, (count, 1)), np.ones(count)).weights, 1 / count)
+
+
 def test_equal_worth_gives_the_mean_where_all_agree(rng):
     vectors = np.eye(6)  # all pairs equally far apart
     result = fuse(vectors, np.ones(6))
@@ -396,6 +403,8 @@ def test_other_photos_than_the_persons_are_refused(open_face, tmp_path):
         person.write_mesh(tmp_path / "a.glb", [photos[0], photos[1] / 255, photos[2]])
     with pytest.raises(ValueError, match="suffix '.stl'"):
         person.write_mesh(tmp_path / "a.stl", photos)
+    with pytest.raises(FileNotFoundError, match="a.glb: there is no folder .*no; create it first"):
+        person.write_mesh(tmp_path / "no" / "a.glb", photos)
     assert not list(tmp_path.iterdir())
 
 
