@@ -43,11 +43,12 @@ def face_of(model, identity, yaw=0.0, width=120.0, score=0.9, features=None) -> 
     return Reconstruction(model, FaceParameters(pose, identity, expression), box, features)
 
 
-@pytest.mark.parametrize("count", [2, 3, 5, 11])
+@pytest.mark.parametrize("count", [3, 5, 11])
 def test_equal_photos_have_equal_weights(count):
-    """Rounding of their mean made one of them an outlier."""
-    vector = np.random.default_rng(count).normal(size=80)
-    np.testing.assert_allclose(fuse(np.tile(vector, (count, 1)), np.ones(count)).weights, 1 / count)
+    """A product of matrices may round the last row differently, which then was an outlier."""
+    vectors = np.tile(np.random.default_rng(count).normal(size=80), (count, 1))
+    vectors[-1] += 1e-8
+    np.testing.assert_allclose(fuse(vectors, np.ones(count)).weights, 1 / count)
 
 
 def test_equal_worth_gives_the_mean_where_all_agree(rng):
