@@ -205,12 +205,16 @@ def compiled(
 
 
 def start(run: Run, state: RunState) -> None:
-    """Initialize a new run; claim the run folder once nothing can be refused any more."""
-    if not state.checkpoint:
-        initialize(run.config, run.network, run.mode, run.seen)
+    """Initialize a new run; claim the run folder once its settings cannot be refused any more."""
+    new = run.config, run.network, run.mode, run.seen
+    from_preset = not state.checkpoint and bool(run.config.start)
+    if from_preset:  # which may not fit
+        initialize(*new)
     claim_run_folder(run.folder, run.config.kept(), MAY_CHANGE)
     check_inputs(run.folder, run.config)
     if not state.checkpoint:
+        if not from_preset:  # pretraining writes into the folder
+            initialize(*new)
         measure_before(run.folder, as_preset(run, RunState()), run.measured)
 
 
