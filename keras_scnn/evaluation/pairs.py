@@ -149,7 +149,7 @@ def draw_pairs(identity: np.ndarray, n_pairs: int, seed: int = 0) -> Pairs:
 
     same = _distinct(one_person, half, of_one, lambda: _all_of_one(photos), rng)
     different = _distinct(two_people, half, of_two, lambda: _all_of_two(photos), rng)
-    first, second = np.array([*same, *different]).reshape(-1, 2).T
+    first, second = np.array([*same, *different], int).reshape(-1, 2).T
     return Pairs(first, second, np.arange(2 * half) < half)
 
 

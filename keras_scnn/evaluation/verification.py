@@ -55,6 +55,7 @@ class RankedPairs:
         same: (P,) bool, true for pairs of one person.
         fold: (P,) int.
         cuts: (C,) possible numbers of accepted pairs, which do not separate equal distances.
+        is_threshold: (C,) bool, the cuts that may be chosen as the threshold of the accuracy.
     """
 
     order: np.ndarray
@@ -62,6 +63,7 @@ class RankedPairs:
     same: np.ndarray
     fold: np.ndarray
     cuts: np.ndarray
+    is_threshold: np.ndarray
 
 
 def verification(
@@ -106,7 +108,7 @@ def rank_pairs(
     order = np.argsort(distance, kind="stable")
     ordered = distance[order]
     cuts = np.flatnonzero(np.concatenate([[True], ordered[1:] > ordered[:-1], [True]]))
-    return RankedPairs(order, ordered, same[order], fold[order], cuts)
+    return RankedPairs(order, ordered, same[order], fold[order], cuts, np.ones(len(cuts), bool))
 
 
 def checked_pairs(distance: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -205,7 +207,7 @@ def _best_threshold(ranked: RankedPairs, gain: np.ndarray, met: np.ndarray) -> f
 
     It is midway between the adjacent two pairs that have a weight.
     """
-    best = int(np.argmax(gain))
+    best = int(np.argmax(np.where(ranked.is_threshold, gain, -np.inf)))
     end = int(np.searchsorted(met, met[best], side="right")) - 1
     last = end == len(met) - 1
     if best == 0:

@@ -93,13 +93,17 @@ def learn_covariance(preset: Preset, records: FaceRecords, among: np.ndarray) ->
         preset: the network.
         records: with several photos of some people.
         among: indices of the photos to learn from; their people may be in the training data, but
-            not in the test data. At most ``COVARIANCE_PHOTOS`` are used.
+            not in the test data. At most ``COVARIANCE_PHOTOS`` are used, all photos of a person
+            before those of the next one.
 
     Returns:
         (K, K) mm², for ``Preset.within_person_covariance``; None if nobody has a second photo.
     """
-    count = photos_of_each(records.identity[among])
-    chosen = among[count > 1][:COVARIANCE_PHOTOS]
+    person = records.identity[among]
+    several = photos_of_each(person) > 1
+    _, first, number = np.unique(person, return_index=True, return_inverse=True)
+    together = np.argsort(first[number], kind="stable")
+    chosen = among[together][several[together]][:COVARIANCE_PHOTOS]
     if not len(chosen):
         return None
     coefficients = predict(preset, np.asarray(records.images[chosen])).parameters.identity

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -129,7 +130,7 @@ def _verified(
     person, pairs = listed.photos.person, pairs_of(listed)
     distances = {kind: pair_distances(v, rows, pairs) for kind, v in vectors.items()}
     ranked = {
-        kind: rank_pairs(missing_pairs_as_errors(distance, pairs.same), pairs.same, fold=pairs.fold)
+        kind: rank_with_missing(distance, pairs.same, pairs.fold)
         for kind, distance in distances.items()
     }
     there = ~np.isnan(distances["mm"])
@@ -164,8 +165,25 @@ def pair_distances(vectors: np.ndarray, rows: np.ndarray, pairs: Pairs) -> np.nd
     return np.where((first >= 0) & (second >= 0), distance, np.nan)
 
 
+def rank_with_missing(
+    distance: np.ndarray, same: np.ndarray, fold: np.ndarray | None
+) -> RankedPairs:
+    """Rank pairs (P,), of which those without a distance (NaN) are wrong at any threshold.
+
+    No threshold refuses all pairs, or accepts all, as long as some are missing: a missing pair of
+    two people would be refused, and one of one person accepted, which would be right.
+
+    Raises:
+        ValueError: as ``missing_pairs_as_errors`` and ``rank_pairs``.
+    """
+    ranked = rank_pairs(missing_pairs_as_errors(distance, same), same, fold=fold)
+    missing = np.isnan(distance)
+    least, most = (missing & ~same).sum(), len(same) - (missing & same).sum()
+    return replace(ranked, is_threshold=(ranked.cuts >= least) & (ranked.cuts <= most))
+
+
 def missing_pairs_as_errors(distance: np.ndarray, same: np.ndarray) -> np.ndarray:
-    """Distances (P,) with NaN replaced so that the pair counts as an error at any threshold.
+    """Distances (P,) with NaN replaced: wrong at any threshold between the known ones.
 
     A pair of one person becomes farther apart than all others, a pair of two people closer.
 

@@ -148,3 +148,10 @@ def test_vectors_that_are_not_finite_have_no_ranks(rng, bad):
 def test_ranks_of_other_shapes_are_refused(vectors, identity, either_side):
     with pytest.raises(ValueError, match=r"must be \(n, D\), \(n,\) and \(n,\), n above 0"):
         retrieval_ranks(vectors, identity, either_side)
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_no_pairs_have_indices_too(count):
+    pairs = draw_pairs(np.array([0, 0, 1, 1]), count)
+    assert pairs.first.dtype.kind == pairs.second.dtype.kind == "i"
+    assert pairs.weights(np.ones(4)).shape == (0,)

@@ -6,12 +6,14 @@ import pytest
 
 from keras_scnn.evaluate import main
 from keras_scnn.evaluation import Pairs
+from keras_scnn.evaluation.verification import right_answers, summarize_pairs
 from keras_scnn.photos.cropping import FaceBox
 from keras_scnn.protocols.listed_pairs import (
     _shift,
     evaluate_listed_pairs,
     missing_pairs_as_errors,
     pair_distances,
+    rank_with_missing,
 )
 from keras_scnn.shape_distance import visible_coordinates
 
@@ -77,6 +79,21 @@ def test_lost_pairs_are_far_for_one_person_and_near_for_two():
     np.testing.assert_array_equal(missing_pairs_as_errors(distance, pairs.same), [3, 4, 2])
     with pytest.raises(ValueError, match="in none of 2 pairs"):
         missing_pairs_as_errors(np.full(2, np.nan), np.array([True, False]))
+
+
+@pytest.mark.parametrize("missing", ["both kinds", "two people", "one person"])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.8])
+def test_pairs_without_a_face_are_wrong_also_if_most_are(missing, share):
+    """Refusing all pairs, or accepting all, made half of the missing ones right."""
+    rng = np.random.default_rng(0)
+    same = np.arange(400) % 2 == 0
+    distance = np.where(same, 1.0, 2.0) + rng.uniform(-0.1, 0.1, 400)  # separable
+    kinds = {"both kinds": same | ~same, "two people": ~same, "one person": same}
+    lost = (rng.random(400) < share) & kinds[missing]
+    ranked = rank_with_missing(np.where(lost, np.nan, distance), same, np.arange(400) // 40)
+    expected = 100 * (1 - lost.mean())
+    assert summarize_pairs(ranked).accuracy_percent == pytest.approx(expected)
+    np.testing.assert_array_equal(right_answers(ranked), ~lost)
 
 
 def test_the_shift_is_that_of_the_mean_over_pairs_of_one_person_with_both_faces():
