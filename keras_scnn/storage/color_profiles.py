@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import struct
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -31,13 +32,13 @@ class _Conversion(NamedTuple):
     transform: ImageCms.ImageCmsTransform
 
 
-def color_profile(image: PIL.Image.Image) -> bytes | None:
+def color_profile(profile: bytes | None, exif: Callable[[], PIL.Image.Exif]) -> bytes | None:
     """The ICC profile of a photo's file, or that of Adobe RGB if its EXIF data name that instead;
     None for sRGB."""
-    if profile := image.info.get("icc_profile"):
+    if profile:
         return profile
     try:
-        index = image.getexif().get_ifd(PIL.ExifTags.IFD.Interop).get(INTEROPERABILITY_INDEX)
+        index = exif().get_ifd(PIL.ExifTags.IFD.Interop).get(INTEROPERABILITY_INDEX)
     except Exception:  # of many types, if the EXIF data are damaged; the photo is still usable
         return None
     return adobe_rgb_profile() if index == ADOBE_RGB_INDEX else None

@@ -44,8 +44,9 @@ A_VIDEO = (
 ORIENTATION = 0x0112  # of EXIF
 START, END = b"\xff\xd8", b"\xff\xd9"
 # Segments before the frame that do not change Pillow's pixels: JFIF, ICC, comments, tables.
-APP2 = 0xE2
+APP1, APP2 = 0xE1, 0xE2
 IGNORED = {0xE0, APP2, 0xFE, 0xDB, 0xC4, 0xDD}
+EXIF = b"Exif\0\0"
 PROFILE, PROFILE_HEAD = b"ICC_PROFILE\0", 14  # bytes, with the part's number and their count
 PROGRESSIVE = 0xC2
 SCAN = re.compile(b"\xff\xda")  # ``bytes.count`` is three times as slow
@@ -118,13 +119,24 @@ def _segments(data: bytes) -> Iterator[tuple[int, int]]:
         at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
 
 
+def _contents(data: bytes, wanted: int) -> list[bytes]:
+    """The contents of a JPEG's segments with a marker."""
+    offsets = [at for marker, at in _segments(data) if marker == wanted]
+    lengths = (int.from_bytes(data[at + 2 : at + 4], "big") for at in offsets)
+    return [data[at + 4 : at + 2 + n] for at, n in zip(offsets, lengths, strict=True)]
+
+
 def _jpeg_profile(data: bytes) -> bytes:
     """The color profile of a JPEG (ICC.1, B.4), from parts in APP2 segments; b"" if none."""
-    offsets = [at for marker, at in _segments(data) if marker == APP2]
-    lengths = (int.from_bytes(data[at + 2 : at + 4], "big") for at in offsets)
-    segments = [data[at + 4 : at + 2 + n] for at, n in zip(offsets, lengths, strict=True)]
-    parts = sorted(segment for segment in segments if segment.startswith(PROFILE))  # by number
+    parts = sorted(part for part in _contents(data, APP2) if part.startswith(PROFILE))  # by number
     return b"".join(part[PROFILE_HEAD:] for part in parts)
+
+
+def _jpeg_exif(data: bytes) -> PIL.Image.Exif:
+    """The EXIF data of a JPEG (Exif 2.32, 4.7.2), from its APP1 segment; empty if none."""
+    exif = PIL.Image.Exif()
+    exif.load(next((part for part in _contents(data, APP1) if part.startswith(EXIF)), b""))
+    return exif
 
 
 def _frame_size(data: bytes, at: int) -> tuple[int, int]:
@@ -167,8 +179,7 @@ def _jpeg_reduced(data: bytes, marker: int, size: tuple[int, int]) -> np.ndarray
         _check_large(size, data)
     if END not in data[-TRAILER_BYTES:]:
         raise ValueError("the file is truncated")
-    with _opened(data) as file:
-        profile = color_profile(file)
+    profile = color_profile(_jpeg_profile(data), lambda: _jpeg_exif(data))
     image = PIL.Image.fromarray(_imdecode(data, REDUCED[factor]))
     return np.asarray(in_srgb(image, profile))
 
@@ -210,7 +221,7 @@ def _decoded(data: bytes) -> np.ndarray:
     with _opened(data) as file:
         if reduction(file.size) > 1:
             return _reduced(file, data)
-        profile = color_profile(file)
+        profile = color_profile(file.info.get("icc_profile"), file.getexif)
         PIL.ImageOps.exif_transpose(file, in_place=True)
         return np.asarray(_in_rgb(file, profile))
 
@@ -357,7 +368,7 @@ def _check_large(size: tuple[int, int], data: bytes) -> None:
 
 def _reduced(image: PIL.Image.Image, data: bytes) -> np.ndarray:
     """A large photo at 1/2, 1/4 or 1/8 of its size, upright."""
-    profile = color_profile(image)
+    profile = color_profile(image.info.get("icc_profile"), image.getexif)
     if image.format == "WEBP":  # for which Pillow takes 15 bytes per pixel, OpenCV 4
         if image.mode != "RGB":
             raise ValueError("a WebP photo of this size must be opaque; save it as PNG")
